@@ -1,0 +1,1 @@
+"""What is learned: directories in, a run directory out. Knows no cloud at all."""
