@@ -260,7 +260,7 @@ def draw_take(out: Path, take: Take, arguments: Arguments) -> None:
 
 def _pictures(
     take: Take, arguments: Arguments, performance: Performance
-) -> Iterator[NDArray[np.integer | np.floating]]:
+) -> Iterator[Image]:
     """What the camera makes of the puppet: (height * 3 / 2, width) uint8 planar YUV 4:2:0, with sensor noise."""
     puppet = _puppet(arguments.seed, take.corpus, take.actor)
     width, height = FRAME_SIZES[take.corpus]
@@ -271,16 +271,16 @@ def _pictures(
         picture = cv2.cvtColor(puppet.draw(action, pose), cv2.COLOR_RGB2YUV_I420)
         shift = int(rng.integers(61))
         picture[:height] = cv2.addWeighted(picture[:height], float(gain), strip[shift : shift + height], 1.0, -middle)
-        yield picture
+        yield np.asarray(picture, np.uint8)
 
 
-def _encode(path: Path, take: Take, pictures: Iterator[NDArray[np.integer | np.floating]]) -> None:
+def _encode(path: Path, take: Take, pictures: Iterator[Image]) -> None:
     rate = FRAME_RATES[take.corpus]
     with av.open(str(path), "w") as container:
         if take.corpus == "crema":
             stream = container.add_stream("flv", rate=rate, bit_rate=1_200_000)
         elif "libx264" in av.codecs_available:
-            stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": "21"})
+            stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": "26"})
         else:
             stream = container.add_stream("mpeg4", rate=rate, bit_rate=1_500_000)
         stream.width, stream.height = FRAME_SIZES[take.corpus]
