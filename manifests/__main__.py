@@ -1,0 +1,158 @@
+"""The command line of the data, `python -m manifests VERB`: it only composes, the work is in the modules it calls."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+from manifests.errors import run_command
+
+PROGRAM = "python -m manifests"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Describe, verify, split and prepare facial-emotion videos."
+    )
+    subparsers = parser.add_subparsers(metavar="VERB", required=True)
+    for add in (add_build, add_check, add_show, add_diff, add_synth):
+        add(subparsers)
+    options = parser.parse_args(arguments)
+    return run_command(lambda: options.run(options))
+
+
+def add_verb(
+    subparsers: Any, name: str, run: Callable[[argparse.Namespace], int | None], about: str, examples: str
+) -> Any:
+    """A verb's parser: one line about it, and examples that can be typed."""
+    parser = subparsers.add_parser(
+        name,
+        help=about,
+        description=about,
+        epilog="examples:\n" + dedent(examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_build(subparsers: Any) -> None:
+    parser = add_verb(
+        subparsers,
+        "build",
+        run_build,
+        "make a manifest: which takes there are, what they show, who trains and who tests",
+        f"""\
+          {PROGRAM} build --ravdess data/ravdess --crema data/crema-d --out manifest.csv
+          {PROGRAM} build --ravdess data/ravdess --labels ravdess8 --folds ravdess6 --fold 1 --out fold1.csv
+          {PROGRAM} build --ravdess data/ravdess --crema data/crema-d --test-on crema --out cross.csv
+        """,
+    )
+    where = parser.add_argument_group("where the videos are")
+    where.add_argument(
+        "--ravdess", metavar="DIR", help="folder (or s3://bucket/prefix) of RAVDESS, searched to any depth"
+    )
+    where.add_argument(
+        "--crema", metavar="DIR", help="folder (or s3://bucket/prefix) of CREMA-D; may be the same folder"
+    )
+    where.add_argument(
+        "--root", metavar="DIR", help="what paths are relative to (default: the deepest folder that holds all)"
+    )
+    where.add_argument(
+        "--out", metavar="FILE.csv", type=Path, required=True, help="the manifest; its companions go beside it"
+    )
+    what = parser.add_argument_group("what counts as a take, and its class")
+    what.add_argument(
+        "--labels", default="common6", help="common6, ravdess8, crema6, ravdess7, or a,b,c (default: %(default)s)"
+    )
+    what.add_argument(
+        "--calm", choices=("drop", "neutral"), default="drop", help="calm, where it is no class (default: %(default)s)"
+    )
+    what.add_argument("--channel", choices=("speech", "song", "both"), default="speech", help="(default: %(default)s)")
+    what.add_argument(
+        "--twins",
+        choices=("video-only", "audio-video"),
+        default="video-only",
+        help="which RAVDESS twin is kept (default: %(default)s)",
+    )
+    who = parser.add_argument_group("who trains and who tests (by actor)")
+    who.add_argument(
+        "--split", default="70/15/15", metavar="T/V/T", help="shares of train/val/test (default: %(default)s)"
+    )
+    who.add_argument(
+        "--folds", metavar="NAME|K", help="ravdess6, crema5, ravdess5, or a number of folds; then --fold is the test"
+    )
+    who.add_argument("--fold", type=int, metavar="I", help="with --folds: the fold to test on (default: 1)")
+    who.add_argument(
+        "--val", choices=("next", "none"), default="next", help="with --folds: validate on the next fold, or not at all"
+    )
+    who.add_argument("--test-on", metavar="CORPUS", help="test on all of this corpus, train and validate on the others")
+    who.add_argument(
+        "--leaky", action="store_true", help="split takes, not actors: only to show how much leakage inflates"
+    )
+    who.add_argument(
+        "--seed", type=int, default=0, help="another seed, another dealing of actors (default: %(default)s)"
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument("--no-verify", dest="verify", action="store_false", help="trust names: decode nothing, and say so")
+    how.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: one per core)")
+
+
+def run_build(options: argparse.Namespace) -> None:
+    from manifests.build import Request, build
+
+    fields = {name: value for name, value in vars(options).items() if name != "run"}
+    built = build(Request(**fields))
+    print(built.facts["counts"], built.changed)
+
+
+def add_check(subparsers: Any) -> None: ...
+
+
+def add_show(subparsers: Any) -> None: ...
+
+
+def add_diff(subparsers: Any) -> None: ...
+
+
+def add_synth(subparsers: Any) -> None:
+    parser = add_verb(
+        subparsers,
+        "synth",
+        run_synth,
+        "draw a small test corpus: faces that act emotions, in files named as RAVDESS and CREMA-D name theirs",
+        f"""\
+          {PROGRAM} synth --out data/synthetic --actors 12 --seed 1
+          {PROGRAM} synth --out data/hard --actors 24 --seed 2 --takes 8 --difficulty 0.8 --every-emotion
+        """,
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new folder, or one to go on with")
+    parser.add_argument("--actors", metavar="N", type=int, required=True, help="actors per corpus, 1 to 24")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other people (default: %(default)s)")
+    parser.add_argument("--takes", type=int, default=2, help="per actor and emotion, 1 to 8 (default: %(default)s)")
+    parser.add_argument(
+        "--difficulty", type=float, default=0.3, help="0 clear, 1 faint and noisy (default: %(default)s)"
+    )
+    parser.add_argument("--every-emotion", action="store_true", help="calm and surprised too, which only RAVDESS has")
+    parser.add_argument("--workers", metavar="N", type=int, default=2, help="processes (default: %(default)s)")
+
+
+def run_synth(options: argparse.Namespace) -> None:
+    from manifests.synth import synthesize
+
+    summary = synthesize(
+        options.out,
+        options.actors,
+        options.seed,
+        difficulty=options.difficulty,
+        takes=options.takes,
+        every_emotion=options.every_emotion,
+        workers=options.workers,
+    )
+    print(summary)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""What CREMA-D says of its actors and what its raters saw, joined to the takes when the files lie beside the videos."""
+
+import os
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pandas as pd
+
+from manifests.errors import UserError
+from manifests.table import VOTES
+
+DEMOGRAPHICS = "VideoDemographics.csv"
+VOTES_TABLE = "tabulatedVotes.csv"
+# Column of the tabulated votes -> emotion, in the order of VOTES.
+VOTE_LETTERS = ("A", "D", "F", "H", "N", "S")
+# The row index starts with what raters were shown: 1 voice, 2 face, 3 both. The model sees faces.
+FACE_ONLY = "2"
+
+
+def find_beside(folder: Path, others: list[str], name: str) -> Path | None:
+    """The file `name` below the corpus folder, or next to it as in the published tree (VideoFlash/ beside the tables).
+
+    `others` are the paths, below `folder`, of the files there that are no videos.
+    """
+    inside = sorted(path for path in others if path.rpartition("/")[2] == name)
+    if inside:
+        return folder / inside[0]
+    parent = Path(os.path.abspath(folder)).parent
+    return next((path for path in (parent / name, parent / "processedResults" / name) if path.is_file()), None)
+
+
+def join_demographics(takes: pd.DataFrame, table: Path) -> pd.DataFrame:
+    """Fill sex, age, race and ethnicity of CREMA-D actors; an actor that the table lacks keeps them empty."""
+    people = _read(table, ("ActorID", "Age", "Sex", "Race", "Ethnicity"))
+    people["ActorID"] = "crema_" + people["ActorID"]
+    people = people.drop_duplicates("ActorID").set_index("ActorID")
+    known = takes["actor"].isin(people.index)
+    actor = takes.loc[known, "actor"]
+    joined = takes.assign(**{name: takes.get(name, "") for name in ("race", "ethnicity")})
+    for column, source, tidy in _PERSON:
+        values = tidy(people[source])
+        joined[column] = joined.get(column, pd.Series(pd.NA, index=takes.index, dtype="object"))
+        joined.loc[known, column] = actor.map(values)
+    return joined
+
+
+def _age(text: pd.Series) -> pd.Series:
+    return pd.to_numeric(text, errors="coerce").astype("Int64")
+
+
+_PERSON: tuple[tuple[str, str, Callable[[pd.Series], pd.Series]], ...] = (
+    ("sex", "Sex", lambda text: text.str.lower()),
+    ("age", "Age", _age),
+    ("race", "Race", lambda text: text),
+    ("ethnicity", "Ethnicity", lambda text: text),
+)
+
+
+def join_votes(takes: pd.DataFrame, table: Path) -> pd.DataFrame:
+    """Add the columns VOTES: how many raters, shown the face alone, chose each emotion; NA for a take without votes."""
+    votes = _read(table, ("Unnamed: 0", "fileName", *VOTE_LETTERS))
+    votes = votes[votes["Unnamed: 0"].str.startswith(FACE_ONLY)].drop_duplicates("fileName")
+    votes = votes.set_index("crema_" + votes["fileName"])
+    return takes.assign(
+        **{
+            name: takes["clip_id"].map(pd.to_numeric(votes[letter])).astype("Int64")
+            for name, letter in zip(VOTES, VOTE_LETTERS, strict=True)
+        }
+    )
+
+
+def _read(table: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    try:
+        content = table.read_bytes()
+        return pd.read_csv(BytesIO(content), dtype=str, keep_default_na=False, usecols=list(columns))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{table} cannot be read as CREMA-D's table ({error}): mend it or move it away") from None
