@@ -32,6 +32,8 @@ MAX_FPS = 30.0
 
 INDEX_COLUMNS = (
     "clip_id",
+    "actor",
+    "path",
     "key",
     "frames",
     "seconds",
@@ -42,7 +44,7 @@ INDEX_COLUMNS = (
     "score",
     "miss_rate",
 )
-REJECTED_COLUMNS = ("clip_id", "path", "key", "reason")
+REJECTED_COLUMNS = ("clip_id", "actor", "path", "key", "reason")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Rule:
     margin: float = 0.3
     no_face: str = "reject"  # or "crop": the middle of the picture
     detector: str = ""
-    stride: float = 0.3  # seconds between looks of the detector
+    stride: float = 0.4  # seconds between looks of the detector
     max_fps: float = MAX_FPS
     quality: int = JPEG_QUALITY
     version: int = FORMAT_VERSION
@@ -65,18 +67,22 @@ class Rule:
 
 
 def encode_frame(frame: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
-    """(size, size, 3) uint8 RGB -> JPEG bytes with full colour resolution."""
-    options = [
-        cv2.IMWRITE_JPEG_QUALITY,
-        quality,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    ]
+    """(size, size, 3) uint8 RGB -> JPEG bytes.
+
+    Colour at half resolution, as in the sources: full resolution adds a fifth to the bytes and half to the decoding
+    time, and brings the mean error from 1.0 to 0.9 of 255.
+    """
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     return cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)[1].tobytes()
 
 
 def clip_path(root: Path, key: str) -> Path:
     return Path(root) / key[:2] / f"{key}{SUFFIX}"
+
+
+def glimpse_path(root: Path, clip_id: str) -> Path:
+    """Where a rejected clip's picture is, if any of it decodes."""
+    return Path(root) / "rejected" / f"{clip_id}.jpg"
 
 
 def write_clip(root: Path, key: str, jpegs: Sequence[bytes], times: Sequence[float], meta: dict[str, Any]) -> Path:
@@ -185,9 +191,9 @@ class ClipStore:
 _PREPARE = "`python -m manifests prepare MANIFEST --root DIR --out {}`"
 
 
-def index_row(clip_id: str, clip: PreparedClip) -> dict[str, str]:
-    """The line of index.csv for a clip, from the clip's own header."""
-    return {"clip_id": clip_id, **{name: str(clip.meta[name]) for name in INDEX_COLUMNS[1:]}}
+def index_row(clip_id: str, actor: str, path: str, clip: PreparedClip) -> dict[str, str]:
+    """The line of index.csv for a clip: whose it is, and what the clip's own header says."""
+    return {"clip_id": clip_id, "actor": actor, "path": path, **{n: str(clip.meta[n]) for n in INDEX_COLUMNS[3:]}}
 
 
 def read_index(root: Path) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 # A container whose header says how long its streams are; for others (raw streams, MPEG-TS) FFmpeg only guesses.
@@ -45,11 +46,23 @@ class Picture:
 
     time: float
     frame: VideoFrame
+    converter: VideoReformatter  # shared by a file's pictures: setting one up costs as much as a conversion
 
     def rgb(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB, upright."""
-        array = self.frame.to_ndarray(format="rgb24")
+        array = self.converter.reformat(self.frame, format="rgb24").to_ndarray()
         return np.ascontiguousarray(np.rot90(array, self.turns)) if self.turns else array
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height), upright."""
+        size = (self.frame.width, self.frame.height)
+        return size[::-1] if self.turns % 2 else size
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that this picture holds while it is kept."""
+        return sum(plane.buffer_size for plane in self.frame.planes)
 
     @property
     def turns(self) -> int:
@@ -60,17 +73,13 @@ class Picture:
 def verify_video(path: Path) -> VideoFacts:
     """Decode every frame and say what the video is. Raises VideoError with the true reason."""
     times = []
-    frame = None
     with _open(path) as container:
         codec = _video_stream(container).codec_context.name
-        for picture in _pictures(container):
+        for picture in _pictures(container):  # at least one, or it raises
             times.append(picture.time)
-            frame = picture.frame
-            turns = picture.turns
-    assert frame is not None  # _pictures raises for a video without frames
     steps = np.diff(times)
-    step = _seconds_per_frame(times, frame)
-    width, height = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
+    step = _seconds_per_frame(times, picture.frame)
+    width, height = picture.size
     return VideoFacts(
         frames=len(times),
         fps=1 / step,
@@ -79,7 +88,7 @@ def verify_video(path: Path) -> VideoFacts:
         duration=times[-1] + step,
         codec=codec,
         variable_rate=bool(len(steps) and np.abs(steps - np.median(steps)).max() > 0.25 * np.median(steps)),
-        rotation=turns * 90,
+        rotation=picture.turns * 90,
     )
 
 
@@ -133,6 +142,7 @@ def _pictures(container: InputContainer) -> Iterator[Picture]:
         # FLV1 has no checksum: only this makes the decoder report macroblocks that make no sense.
         stream.codec_context.options = {"err_detect": "explode"}
     promised = _promised_seconds(container, stream)
+    converter = VideoReformatter()
     times: list[float] = []
     first = 0.0
     sound_end = 0.0
@@ -159,7 +169,7 @@ def _pictures(container: InputContainer) -> Iterator[Picture]:
             if frame.is_corrupt:
                 raise VideoError(f"damaged: frame {len(times)} at {time - first:.2f} s did not decode cleanly")
             times.append(time - first)
-            yield Picture(time - first, frame)
+            yield Picture(time - first, frame, converter)
     if frame is None:
         raise VideoError("no frame can be decoded")
     _hold_against_header(stream, times, first, _seconds_per_frame(times, frame), promised, sound_end)
