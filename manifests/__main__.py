@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, indent
 from typing import Any
 
 from manifests.errors import run_command
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog=PROGRAM, description="Describe, verify, split and prepare facial-emotion videos."
     )
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
-    for add in (add_build, add_check, add_show, add_diff, add_synth):
+    for add in (add_build, add_check, add_show, add_diff, add_synth, add_prepare, add_sheet):
         add(subparsers)
     options = parser.parse_args(arguments)
     return run_command(lambda: options.run(options))
@@ -31,7 +31,7 @@ def add_verb(
         name,
         help=about,
         description=about,
-        epilog="examples:\n" + dedent(examples),
+        epilog="examples:\n" + indent(dedent(examples), "  "),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
@@ -57,6 +57,7 @@ def add_build(subparsers: Any) -> None:
     where.add_argument(
         "--crema", metavar="DIR", help="folder (or s3://bucket/prefix) of CREMA-D; may be the same folder"
     )
+    where.add_argument("--csv", metavar="FILE", help="your own recordings: a CSV of path, emotion, actor (and more)")
     where.add_argument(
         "--root", metavar="DIR", help="what paths are relative to (default: the deepest folder that holds all)"
     )
@@ -102,19 +103,88 @@ def add_build(subparsers: Any) -> None:
 
 def run_build(options: argparse.Namespace) -> None:
     from manifests.build import Request, build
+    from manifests.summary import print_build
 
     fields = {name: value for name, value in vars(options).items() if name != "run"}
     built = build(Request(**fields))
-    print(built.facts["counts"], built.changed)
+    print_build(options.out, built.rows, built.facts, built.decoded, built.changed)
 
 
-def add_check(subparsers: Any) -> None: ...
+def add_check(subparsers: Any) -> None:
+    parser = add_verb(
+        subparsers,
+        "check",
+        run_check,
+        "say whether a manifest still tells the truth; exit 1 and name what does not",
+        f"""\
+          {PROGRAM} check manifest.csv
+          {PROGRAM} check manifest.csv --root data
+          {PROGRAM} check manifest.csv --root data --decode
+        """,
+    )
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument(
+        "--root", metavar="DIR", help="also hold presence, size and sha256 of the files below DIR against it"
+    )
+    parser.add_argument("--decode", action="store_true", help="with --root: also decode every file anew")
 
 
-def add_show(subparsers: Any) -> None: ...
+def run_check(options: argparse.Namespace) -> int:
+    from manifests.check import check
+    from manifests.errors import UserError
+
+    if options.decode and not options.root:
+        raise UserError("--decode needs the files: add --root DIR")
+    problems = 0
+    for problem in check(options.manifest, options.root, options.decode):
+        print(f"problem: {problem}")
+        problems += 1
+    held = ["itself", *(["the files"] if options.root else []), *(["their pictures"] if options.decode else [])]
+    print(f"{options.manifest}: " + (f"{problems} problems" if problems else f"sound, held against {', '.join(held)}"))
+    return 1 if problems else 0
 
 
-def add_diff(subparsers: Any) -> None: ...
+def add_show(subparsers: Any) -> None:
+    parser = add_verb(
+        subparsers,
+        "show",
+        run_show,
+        "print a manifest's tables: takes by split, corpus, sex and emotion; actors; what was left out",
+        f"""\
+          {PROGRAM} show manifest.csv
+        """,
+    )
+    parser.add_argument("manifest", type=Path)
+
+
+def run_show(options: argparse.Namespace) -> None:
+    from manifests.summary import print_manifest
+    from manifests.table import read_manifest
+
+    print_manifest(read_manifest(options.manifest))
+
+
+def add_diff(subparsers: Any) -> None:
+    parser = add_verb(
+        subparsers,
+        "diff",
+        run_diff,
+        "say what differs between two manifests; exit 1 if anything does",
+        f"""\
+          {PROGRAM} diff fold1.csv fold2.csv
+        """,
+    )
+    parser.add_argument("first", type=Path)
+    parser.add_argument("second", type=Path)
+
+
+def run_diff(options: argparse.Namespace) -> int:
+    from manifests.compare import differences
+    from manifests.table import read_manifest
+
+    lines = list(differences(read_manifest(options.first), read_manifest(options.second)))
+    print("\n".join(lines) or f"{options.first} and {options.second} say the same of the same takes")
+    return 1 if lines else 0
 
 
 def add_synth(subparsers: Any) -> None:
@@ -152,6 +222,75 @@ def run_synth(options: argparse.Namespace) -> None:
         workers=options.workers,
     )
     print(summary)
+
+
+def add_prepare(subparsers: Any) -> None:
+    parser = add_verb(
+        subparsers,
+        "prepare",
+        run_prepare,
+        "decode each take once, find its face, and store one square crop of it per clip, quick to read at random",
+        f"""\
+          {PROGRAM} prepare manifest.csv --root data --out clips
+          {PROGRAM} prepare manifest.csv --root data --out clips160 --size 160 --workers 8
+        """,
+    )
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument(
+        "--root", metavar="DIR", type=Path, required=True, help="the folder that the manifest's paths start from"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="a new folder, or one of the same rule to go on with"
+    )
+    parser.add_argument("--size", metavar="PIXELS", type=int, default=256, help="of the crop (default: %(default)s)")
+    parser.add_argument(
+        "--margin", type=float, default=0.3, help="round the face, as a share of its size (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--no-face",
+        choices=("reject", "crop"),
+        default="reject",
+        help="a clip without a face is rejected, or the middle of its picture kept (default: %(default)s)",
+    )
+    parser.add_argument("--workers", metavar="N", type=int, help="processes (default: one per core)")
+
+
+def run_prepare(options: argparse.Namespace) -> int:
+    from manifests.prepare import prepare
+
+    summary = prepare(
+        options.manifest, options.root, options.out, options.size, options.margin, options.no_face, options.workers
+    )
+    print(summary.sentence(options.out))
+    return 0 if summary.prepared else 1
+
+
+def add_sheet(subparsers: Any) -> None:
+    parser = add_verb(
+        subparsers,
+        "sheet",
+        run_sheet,
+        "one page of thumbnails, by actor, and what was rejected: see in a minute whether the crops are right",
+        f"""\
+          {PROGRAM} sheet clips --out sheet.html
+          {PROGRAM} sheet clips --out all.html --per-actor 1000
+        """,
+    )
+    parser.add_argument("clips", type=Path, help="the folder that `prepare` made")
+    parser.add_argument("--out", metavar="FILE.html", type=Path, required=True)
+    parser.add_argument(
+        "--per-actor",
+        metavar="N",
+        type=int,
+        default=12,
+        help="clips shown of each, the doubtful first (%(default)s)",
+    )
+
+
+def run_sheet(options: argparse.Namespace) -> None:
+    from manifests.sheet import write_sheet
+
+    print(write_sheet(options.clips, options.out, options.per_actor))
 
 
 if __name__ == "__main__":

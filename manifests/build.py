@@ -1,7 +1,7 @@
 """How a manifest is made: list, read the names, decode, keep one file per take, label, split, write."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,11 @@ import pandas as pd
 from manifests import splits, table
 from manifests.card import write_card
 from manifests.corpora import LABEL_SETS, label_set
-from manifests.demographics import DEMOGRAPHICS, VOTES_TABLE, find_beside, join_demographics, join_votes
 from manifests.errors import UserError
-from manifests.recordings import read_recordings
-from manifests.sources import below, common_root, is_s3, list_place
-from manifests.takes import Rejected, choose_classes, compare_twins, keep_one_file, read_takes, reject_same_bytes
+from manifests.gather import Gathered, describe_actors, gather
+from manifests.sources import is_s3
+from manifests.takes import Rejected, choose_classes, compare_twins, keep_one_file, reject_same_bytes
 
-SYNTHETIC_MARKER = "synthetic-corpus.json"
 # Smaller S3 objects cannot be clips; the pointer that git-lfs leaves in a file's place has some 130 bytes.
 SMALLEST_VIDEO = 1000
 VIDEO_COLUMNS = ("frames", "fps", "width", "height", "duration", "codec", "variable_rate", "rotation")
@@ -58,18 +56,6 @@ class Built:
     changed: bool
 
 
-@dataclass
-class _Gathered:
-    """The candidates on their way to the manifest, and what was said about them."""
-
-    root: str
-    places: dict[str, str]  # option -> folder or s3:// prefix
-    takes: pd.DataFrame
-    rejected: Rejected
-    others: dict[str, list[str]]
-    notes: list[str] = field(default_factory=list)
-
-
 def build(request: Request) -> Built:
     """Make the manifest that `request` asks for and write it with its companions. Raises UserError."""
     if request.out.suffix != ".csv":
@@ -77,7 +63,7 @@ def build(request: Request) -> Built:
     labels = label_set(request.labels)
     shares = splits.parse_shares(request.split)
     _refuse_contradictions(request)
-    gathered = _gather(request, labels)
+    gathered = gather(request.ravdess, request.crema, request.csv, request.root, labels)
     files = len(gathered.takes) + len(gathered.rejected)
     takes, dropped = choose_classes(gathered.takes, labels, request.calm, request.channel)
     takes, decoded, verification = _verify(takes, request, gathered)
@@ -86,7 +72,7 @@ def build(request: Request) -> Built:
     takes, spare = keep_one_file(takes, request.twins)
     gathered.rejected += same + spare
     _demand_classes(takes, labels, gathered.rejected)
-    takes = _describe_actors(takes, gathered)
+    takes = describe_actors(takes, gathered)
     # The order of rows must not depend on the order of files, nor decide who goes where.
     takes = takes.sort_values(["dataset", "clip_id"], kind="stable")
     takes, rule = _split(takes, request, shares)
@@ -99,10 +85,10 @@ def build(request: Request) -> Built:
     rejected = pd.DataFrame(sorted(gathered.rejected), columns=["path", "reason"])
     facts = {
         "format": 1,
-        "arguments": _recorded(request, gathered),
+        "arguments": {**_shaping(request), **gathered.inside_root()},
         "labels": list(labels),
         "leaky": request.leaky,
-        "synthetic": _is_synthetic(gathered),
+        "synthetic": gathered.is_synthetic(),
         "verification": verification,
         "split_rule": rule,
         "notes": gathered.notes,
@@ -134,33 +120,8 @@ def _refuse_contradictions(request: Request) -> None:
         raise UserError(f"{names} contradict each other: each is a way to split, choose one")
 
 
-def _gather(request: Request, labels: tuple[str, ...]) -> _Gathered:
-    """List the places and read what the names and tables say."""
-    places = {name: str(place) for name in ("ravdess", "crema") if (place := getattr(request, name))}
-    own = Path(request.csv) if request.csv else None
-    folders = [*places.values(), *([str(own.parent)] if own else [])]
-    if not folders:
-        raise UserError("nothing to build from: give --ravdess DIR, --crema DIR or --csv FILE")
-    root = str(request.root) if request.root else common_root(folders)
-    listings = {name: list_place(place, root) for name, place in places.items()}
-    for name, listing in listings.items():
-        if not listing.videos:
-            raise UserError(f"there is no video in {places[name]}: give --{name} the folder that holds the videos")
-    takes, rejected = read_takes(listings)
-    if own:
-        inside = below(str(own.parent), root)
-        recorded, refused = read_recordings(own, "" if inside == "." else f"{inside}/", labels)
-        takes = pd.concat([takes, recorded], ignore_index=True) if len(takes) else recorded
-        rejected += refused
-    if takes.empty:
-        path, reason = min(rejected, default=("the table", "it has no rows"))
-        raise UserError(f"none of the {len(rejected)} videos can be used, e.g. {path}: {reason}")
-    others = {name: listing.others for name, listing in listings.items()}
-    return _Gathered(root, {**places, **({"csv": str(own)} if own else {})}, takes, rejected, others)
-
-
-def _verify(takes: pd.DataFrame, request: Request, gathered: _Gathered) -> tuple[pd.DataFrame, int, str]:
-    """Decode every candidate, or for S3 look at its size; return the good ones, how many were decoded, what was done."""
+def _verify(takes: pd.DataFrame, request: Request, gathered: Gathered) -> tuple[pd.DataFrame, int, str]:
+    """Decode every candidate, or for S3 look at its size; return the good ones, the number decoded, what was done."""
     if not request.verify:
         return takes.assign(sha256=""), 0, "none: names are trusted"
     if is_s3(gathered.root):
@@ -195,25 +156,6 @@ def _demand_classes(takes: pd.DataFrame, labels: tuple[str, ...], rejected: Reje
         fits = [name for name, known in LABEL_SETS.items() if set(known) <= set(takes["emotion"])]
         cure = f"use --labels {fits[0]}" if fits else "add takes of it, or give --labels the classes that you have"
         raise UserError(f"no take of {', '.join(absent)}{some}: {cure}")
-
-
-def _describe_actors(takes: pd.DataFrame, gathered: _Gathered) -> pd.DataFrame:
-    """Join what CREMA-D publishes about its actors and raters, where it is there."""
-    if "crema" not in gathered.places or is_s3(gathered.root) or "crema" not in set(takes["dataset"]):
-        return takes
-    folder = Path(gathered.places["crema"])
-    inside = "" if (prefix := below(str(folder), gathered.root)) == "." else f"{prefix}/"
-    others = [path.removeprefix(inside) for path in gathered.others["crema"]]
-    for name, join, what in (
-        (DEMOGRAPHICS, join_demographics, "sex and age"),
-        (VOTES_TABLE, join_votes, "raters' votes"),
-    ):
-        found = find_beside(folder, others, name)
-        if found:
-            takes = join(takes, found)
-        else:
-            gathered.notes.append(f"no {name} beside the CREMA-D videos: {what} of its actors are left empty")
-    return takes
 
 
 def _split(takes: pd.DataFrame, request: Request, shares: tuple[float, float, float]) -> tuple[pd.DataFrame, str]:
@@ -257,18 +199,6 @@ def _thin_splits(rows: pd.DataFrame, labels: tuple[str, ...]) -> list[str]:
     return notes
 
 
-def _recorded(request: Request, gathered: _Gathered) -> dict[str, Any]:
-    """The arguments that shaped the manifest; places below the root, so a copied tree gives the same bytes."""
-    shaped = asdict(request)
-    for name in ("out", "root", "workers"):
-        del shaped[name]
-    return {**shaped, **{name: below(place, gathered.root) for name, place in gathered.places.items()}}
-
-
-def _is_synthetic(gathered: _Gathered) -> bool:
-    """Whether a marker of a drawn corpus lies in a corpus folder or between it and the data root."""
-    if is_s3(gathered.root):
-        return False
-    inside = [Path(below(place, gathered.root)) for place in gathered.places.values()]
-    folders = {folder for place in inside for folder in (place, *place.parents)}
-    return any((Path(gathered.root) / folder / SYNTHETIC_MARKER).is_file() for folder in folders)
+def _shaping(request: Request) -> dict[str, Any]:
+    """The arguments that shape the manifest: not where it is written, nor how fast. Places are told below the root."""
+    return {name: value for name, value in asdict(request).items() if name not in ("out", "root", "workers")}

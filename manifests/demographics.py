@@ -18,14 +18,14 @@ VOTE_LETTERS = ("A", "D", "F", "H", "N", "S")
 FACE_ONLY = "2"
 
 
-def find_beside(folder: Path, others: list[str], name: str) -> Path | None:
-    """The file `name` below the corpus folder, or next to it as in the published tree (VideoFlash/ beside the tables).
+def find_beside(folder: Path, root: Path, others: list[str], name: str) -> Path | None:
+    """The file `name` in the corpus folder, or next to it as in the published tree (VideoFlash/ beside the tables).
 
-    `others` are the paths, below `folder`, of the files there that are no videos.
+    `others` are the files in the corpus folder that are no videos, relative to `root`.
     """
     inside = sorted(path for path in others if path.rpartition("/")[2] == name)
     if inside:
-        return folder / inside[0]
+        return root / inside[0]
     parent = Path(os.path.abspath(folder)).parent
     return next((path for path in (parent / name, parent / "processedResults" / name) if path.is_file()), None)
 
