@@ -160,6 +160,8 @@ class ClipStore:
             raise UserError(f"{root} holds no prepared clips: make them with {_PREPARE.format(root)}")
         self.rule = read_rule(self.root)
         rows = read_index(self.root)
+        if not rows:
+            raise UserError(f"{root} holds no prepared clip, all were rejected: see {self.root / 'rejected.csv'}")
         # Two sorted byte arrays: a million clips take 100 MB once, shared by all workers, where dicts would be copied.
         ids = np.array([row["clip_id"].encode() for row in rows], dtype=np.bytes_)
         order = np.argsort(ids)

@@ -27,11 +27,11 @@ from manifests.clips import (
     write_clip,
 )
 from manifests.console import track
+from manifests.crops import Unfit, crop_face, glimpse
 from manifests.errors import UserError
 from manifests.faces import DETECTOR, STRIDE_SECONDS, WEIGHTS_SHA256, weights_path
 from manifests.files import replacing, sha256_of
 from manifests.pool import map_in_processes
-from manifests.portrait import Unfit, glimpse, portray
 from manifests.video import VideoError
 from manifests.workers import usable_cores
 
@@ -117,7 +117,7 @@ def prepare(
         known = {row["clip_id"]: (row["key"], row["reason"]) for row in read_rejected(out)}
         summary, todo = _what_is_left(takes, rule, out, known)
         if todo:
-            jobs = [(take, root, out, rule) for take in todo]
+            jobs = [(take, root, out, rule, known.get(take.clip_id)) for take in todo]
             count = min(workers or usable_cores(), len(todo))
             outcomes = map_in_processes(prepare_take, jobs, count, _crashed)
             _collect(track(outcomes, "preparing", len(todo), "clips"), out, summary, known)
@@ -130,8 +130,11 @@ def the_rule(size: int, margin: float, no_face: str) -> Rule:
     return Rule(size, margin, no_face, f"{DETECTOR}-{WEIGHTS_SHA256[:8]}", STRIDE_SECONDS)
 
 
-def prepare_take(take: Take, root: Path, out: Path, rule: Rule) -> Outcome:
-    """Prepare one take, unless its clip is there. Raises OSError only where `out` cannot be written to."""
+def prepare_take(take: Take, root: Path, out: Path, rule: Rule, rejected: tuple[str, str] | None = None) -> Outcome:
+    """Prepare one take, unless its clip is there or it was `rejected` before as (key, reason).
+
+    Raises OSError only where `out` cannot be written to.
+    """
     source = root / take.path
     try:
         digest = sha256_of(source)
@@ -140,11 +143,13 @@ def prepare_take(take: Take, root: Path, out: Path, rule: Rule) -> Outcome:
     if take.sha256 and digest != take.sha256:
         return Outcome(take, reason="the file is not the one the manifest was built from: its sha256 differs")
     key = rule.key(digest)
+    if rejected and rejected[0] == key:
+        return Outcome(take, key, reason=rejected[1])
     clip = _whole_clip(clip_path(out, key))
     made = clip is None
     if clip is None:
         try:
-            jpegs, times, meta = portray(source, rule)
+            jpegs, times, meta = crop_face(source, rule)
         except (VideoError, Unfit) as error:
             _keep_glimpse(take, source, out)
             return Outcome(take, key, reason=str(error))
