@@ -1,125 +1,343 @@
-"""One video -> one face: the frames of a prepared clip, cropped to the square in which the face stays."""
+"""Who a drawn person is, and what of him never moves: skull, skin, hair, light, neck, clothes and wall, painted once.
 
-from dataclasses import asdict
+Coordinates: 1.0 is about half the width of the face, x to the right of the picture, y down, (0, 0) between the eyes
+and the tip of the nose. The face is painted into a texture of its own; manifests/puppet.py moves it.
+"""
+
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from manifests.clips import Rule, encode_frame
-from manifests.faces import (
-    FaceDetector,
-    FaceFollower,
-    FaceTrack,
-    Square,
-    centre_square,
-    crop_square,
-    static_square,
-)
-from manifests.video import Picture, VideoError, read_pictures
+Image = NDArray[np.uint8]
+Floats = NDArray[np.floating]
+Colour = tuple[float, float, float]  # red, green, blue, 0 to 255
+Curve = tuple[Floats, Floats]  # x and y, in face units
+Point = tuple[float, float]
+T = TypeVar("T")
 
-SHORTEST_SECONDS = 0.25  # less is an error picture or a broken take, no act
-MOST_MISSED = 0.75  # a face missing from more of the looks than this is not what the clip shows
-KEEP_BYTES = 384 * 2**20  # decoded pictures held until the face is known; a longer video is decoded twice
+UNIT = 100  # pixels per face unit in the texture; a drawn head is smaller, so it is shrunk, not blown up
+WIDTH, HEIGHT = 3.2, 3.9  # of the texture, in face units
+ORIGIN = (WIDTH / 2, 1.75)  # where (0, 0) lies in the texture, in face units
+EYE_X, EYE_Y, BROW_Y, MOUTH_Y = 0.37, -0.12, -0.40, 0.60
 
-
-class Unfit(Exception):
-    """A sound video that is no clip of a face; str(error) is the reason."""
-
-
-def portray(source: Path, rule: Rule) -> tuple[list[bytes], list[float], dict[str, Any]]:
-    """The clip of one video: JPEG frames, their source times, and what is to be known about it.
-
-    Raises VideoError for a video that is not sound and Unfit for one that is no clip of a face.
-    """
-    face, pictures = _watch(source, rule.stride)
-    seconds = _seconds(face.times)
-    if seconds < SHORTEST_SECONDS:
-        raise Unfit(f"too short to be a clip: {len(face.times)} frames, {seconds:.2f} s")
-    missed, looks = int((face.looked & ~face.detected).sum()), int(face.looked.sum())
-    found = face.found and face.miss_rate <= MOST_MISSED
-    if not found and rule.no_face == "reject":
-        raise Unfit(f"no face found in {missed} of {looks} frames looked at")
-    chosen = _thinned(face.times, rule.max_fps)
-    square = static_square(face.boxes, rule.margin) if found else None
-    jpegs = []
-    for picture, wanted in zip(pictures or read_pictures(source), chosen, strict=True):
-        square = square or centre_square(*picture.size)
-        if wanted:
-            jpegs.append(encode_frame(crop_square(picture.rgb(), square, rule.size), rule.quality))
-    assert square is not None
-    about = {"rule": asdict(rule), "frames": len(jpegs), "seconds": round(seconds, 3)}
-    return jpegs, face.times[chosen].tolist(), about | _facts(face, square, picture, found)
+SKINS: dict[str, tuple[Colour, ...]] = {
+    "Caucasian": ((243, 207, 182), (233, 190, 160), (222, 176, 146), (205, 160, 128)),
+    "Asian": ((238, 203, 166), (224, 184, 142)),
+    "African American": ((160, 112, 80), (128, 86, 60), (104, 70, 50)),
+    "Unknown": ((196, 148, 112), (180, 132, 98)),
+}
+HAIRS: tuple[Colour, ...] = ((34, 28, 26), (62, 44, 32), (94, 64, 42), (140, 96, 58), (190, 152, 98))
+GREY: Colour = (138, 134, 130)
+IRISES: tuple[Colour, ...] = ((74, 50, 34), (98, 72, 44), (70, 96, 70), (78, 110, 140))
+CLOTHES: tuple[Colour, ...] = (
+    (40, 44, 52), (112, 34, 42), (46, 74, 110), (88, 96, 84), (196, 190, 180), (72, 54, 92)
+)  # fmt: skip
+WALLS: tuple[Colour, ...] = ((224, 224, 220), (196, 204, 208), (150, 172, 150), (176, 160, 148), (120, 132, 150))
+STYLES = {
+    "Male": ("short", "parted", "buzz", "curly", "bald"),
+    "Female": ("long", "bob", "tied", "curly", "fringe"),
+}
+# (how far the style stands off the skull, where its hairline runs on the forehead)
+CUTS = {
+    "buzz": (0.04, -0.86),
+    "short": (0.13, -0.82),
+    "parted": (0.16, -0.78),
+    "curly": (0.22, -0.78),
+    "long": (0.12, -0.84),
+    "bob": (0.13, -0.80),
+    "tied": (0.08, -0.86),
+    "fringe": (0.14, -0.64),
+}
 
 
-def glimpse(source: Path, height: int = 160) -> bytes | None:
-    """A JPEG of the first, middle and last frame that decode, side by side: what a person needs to see why not."""
-    pictures = []
-    try:
-        for picture in read_pictures(source):
-            pictures.append(picture)
-            # Thinning keeps a film of any length in the memory of a few frames.
-            if len(pictures) > 60:
-                del pictures[1:-1:2]
-    except VideoError:
-        pass
-    if not pictures:
-        return None
-    shown = [pictures[place].rgb() for place in (0, len(pictures) // 2, -1)]
-    width = max(1, round(height * shown[0].shape[1] / shown[0].shape[0]))
-    small = [cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA) for picture in shown]
-    return encode_frame(np.hstack(small), quality=80)
+@dataclass(frozen=True)
+class Identity:
+    """Everything that makes one person look like himself in every take; sizes are factors around 1."""
+
+    sex: str
+    age: int
+    race: str
+    skin: Colour
+    hair: Colour
+    style: str
+    iris: Colour
+    clothes: Colour
+    wall: Colour
+    light: float  # -1 from the left of the picture, +1 from the right
+    width: float
+    jaw: float
+    eyes: float
+    nose: float
+    lips: float
+    brows: float
+    glasses: bool
+    beard: float  # how dense: 0 none, 0.3 stubble, 0.85 full
+    seed: int
 
 
-def _facts(face: FaceTrack, square: Square, picture: Picture, found: bool) -> dict[str, Any]:
-    return {
-        "source_frames": len(face.times),
-        "source_width": picture.size[0],
-        "source_height": picture.size[1],
-        "box_x": square.x,
-        "box_y": square.y,
-        "box_side": square.side,
-        "face_size": round(float(np.median(face.boxes[:, 2:].max(axis=1))), 1) if found else 0.0,
-        "score": round(face.mean_score, 4),
-        "miss_rate": round(face.miss_rate, 4),
-    }
+def draw_identity(rng: np.random.Generator, sex: str, race: str) -> Identity:
+    """A person of the given sex ("Male", "Female") and race (a key of SKINS); everything else by the generator."""
+
+    def pick(options: tuple[T, ...]) -> T:
+        return options[int(rng.integers(len(options)))]
+
+    age, male, dark = int(rng.integers(20, 66)), sex == "Male", race in ("Asian", "African American")
+    return Identity(
+        sex=sex,
+        age=age,
+        race=race,
+        skin=_varied(pick(SKINS[race]), rng, 4),
+        hair=_varied(pick(HAIRS[: 2 if dark else 5]) if age < 52 else GREY, rng, 2),
+        style=pick(STYLES[sex]),
+        iris=pick(IRISES[: 2 if dark else 4]),
+        clothes=_varied(pick(CLOTHES), rng, 8),
+        wall=_varied(pick(WALLS), rng, 6),
+        light=rng.uniform(-1, 1),
+        width=rng.uniform(0.94, 1.06),
+        jaw=rng.uniform(0.95, 1.08) if male else rng.uniform(0.86, 0.97),
+        eyes=rng.uniform(0.94, 1.08),
+        nose=rng.uniform(0.88, 1.12),
+        lips=rng.uniform(0.85, 1.2),
+        brows=rng.uniform(1.0, 1.3) if male else rng.uniform(0.75, 1.0),
+        glasses=bool(rng.random() < 0.22),
+        beard=pick((0.0, 0.0, 0.3, 0.85)) if male else 0.0,
+        seed=int(rng.integers(2**31)),
+    )
 
 
-def _watch(source: Path, stride: float) -> tuple[FaceTrack, list[Picture] | None]:
-    """Decode once, following the face; hand back the pictures too, unless they are too many to hold."""
-    follower = FaceFollower(_detector(), stride)
-    pictures: list[Picture] | None = []
-    held = 0
-    for picture in read_pictures(source):
-        if follower.due(picture.time):
-            follower.look(picture.time, picture.rgb())
-        else:
-            follower.skip(picture.time)
-        if pictures is not None:
-            pictures.append(picture)
-            held += picture.held_bytes
-            if held > KEEP_BYTES:
-                pictures = None
-    return follower.track(), pictures
+def _varied(colour: Colour, rng: np.random.Generator, spread: float) -> Colour:
+    return scaled(mixed(colour, tuple(rng.uniform(0, 255, 3)), spread / 100), rng.uniform(0.94, 1.06))
+
+
+def scaled(colour: Colour, factor: float) -> Colour:
+    red, green, blue = (min(255.0, channel * factor) for channel in colour)
+    return red, green, blue
+
+
+def mixed(first: Colour, second: Colour, share: float) -> Colour:
+    red, green, blue = (a + (b - a) * share for a, b in zip(first, second, strict=True))
+    return red, green, blue
+
+
+# --- strokes -------------------------------------------------------------------------------------------------------
+
+
+def to_texture(values: Floats, axis: int) -> Floats:
+    """Face units to texture pixels; axis 0 is x."""
+    return (values + np.float32(ORIGIN[axis])) * np.float32(UNIT)
+
+
+def fill(image: Image, x: Floats, y: Floats, colour: Colour) -> None:
+    cv2.fillPoly(image, [_fixed_point(x, y)], colour, cv2.LINE_AA, shift=4)
+
+
+def stroke(image: Image, x: Floats, y: Floats, colour: Colour, thickness: float) -> None:
+    """`thickness` is in face units."""
+    cv2.polylines(image, [_fixed_point(x, y)], False, colour, max(1, round(thickness * UNIT)), cv2.LINE_AA, shift=4)
+
+
+def _fixed_point(x: Floats, y: Floats) -> NDArray[np.int32]:
+    """Texture pixels with 4 fractional bits, which OpenCV's anti-aliased drawing wants."""
+    corners = np.empty((len(x), 2))
+    corners[:, 0], corners[:, 1] = x, y
+    corners += ORIGIN
+    return np.rint(corners * (UNIT * 16)).astype(np.int32)
+
+
+def smooth(points: list[Point], closed: bool = True) -> Curve:
+    """A Catmull-Rom curve through the points."""
+    curve = _spline_basis(len(points), closed) @ np.array(points)
+    return curve[:, 0], curve[:, 1]
+
+
+def mirrored(half: list[Point]) -> Curve:
+    """A closed curve from its right half, given from top to bottom."""
+    return smooth([*half, *[(-x, y) for x, y in reversed(half)]])
 
 
 @cache
-def _detector() -> FaceDetector:
-    return FaceDetector()
+def _spline_basis(points: int, closed: bool, samples: int = 8) -> Floats:
+    """Catmull-Rom weights, (curve points, points): `samples` per stretch, and an open curve's last point."""
+    rows = []
+    for segment in range(points if closed else points - 1):
+        for t in np.arange(samples) / samples:
+            powers = np.array([1, t, t**2, t**3])
+            weights = 0.5 * powers @ np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]])
+            row = np.zeros(points)
+            for weight, index in zip(weights, range(segment - 1, segment + 3), strict=True):
+                row[index % points if closed else min(max(index, 0), points - 1)] += weight
+            rows.append(row)
+    if not closed:
+        rows.append(np.eye(points)[-1])
+    return np.array(rows)
 
 
-def _seconds(times: np.ndarray) -> float:
-    """Length of a clip, the last frame's own time on screen included."""
-    return float(times[-1] - times[0]) * len(times) / max(len(times) - 1, 1)
+def _bump(grid: Curve, at: Point, spread: Point) -> Floats:
+    return np.exp(-(((grid[0] - at[0]) / spread[0]) ** 2) - ((grid[1] - at[1]) / spread[1]) ** 2)
 
 
-def _thinned(times: np.ndarray, max_fps: float) -> np.ndarray:
-    """(N,) bool: every frame of a video up to `max_fps` (and a thirtieth over it), about `max_fps` of a faster one."""
-    step = 1 / max_fps
-    if len(times) < 2 or np.median(np.diff(times)) > step * 0.97:
-        return np.ones(len(times), bool)
-    # The first frame at or after each tick of a clock that runs at max_fps.
-    ticks = np.floor((times - times[0]) / step + 1e-3)
-    return np.concatenate([[True], np.diff(ticks) > 0])
+def _bumps(grid: Curve, at: Point, spread: Point) -> Floats:
+    """The same bump on either side of the face."""
+    return _bump(grid, at, spread) + _bump(grid, (-at[0], at[1]), spread)
+
+
+# --- the head ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """One person's unmoving parts; all arrays but `backdrop` are textures of (HEIGHT, WIDTH) * UNIT pixels."""
+
+    head: Image  # (rows, columns, 3) RGB, black where there is no head
+    cover: Image  # (rows, columns), 255 where there is head
+    bare: Image  # (rows, columns), 255 where no hair hides the skin
+    depth: Floats  # (rows, columns) float32, how far it stands out towards the camera, in face units
+    backdrop: Image  # (height, width, 3) RGB of the picture: wall, shoulders, neck
+
+
+def paint(identity: Identity, width: int, height: int, unit: float, centre: Point) -> Portrait:
+    """Paint a person for pictures of width x height where a face unit has `unit` pixels and (0, 0) lies at `centre`."""
+    rng = np.random.default_rng(identity.seed)
+    y, x = np.mgrid[0 : int(HEIGHT * UNIT), 0 : int(WIDTH * UNIT)].astype(np.float32) / UNIT
+    grid = (x - np.float32(ORIGIN[0]), y - np.float32(ORIGIN[1]))
+    depth = _depth(identity, grid)
+    head, cover, bare = np.zeros((*x.shape, 3), np.uint8), np.zeros(x.shape, np.uint8), np.full(x.shape, 255, np.uint8)
+
+    def add(curve: Curve, colour: Colour) -> None:
+        fill(head, *curve, colour)
+        fill(cover, *curve, (255, 255, 255))
+
+    for curve in _back_hair(identity):
+        add(curve, scaled(identity.hair, 0.75))
+        _comb(head, curve, scaled(identity.hair, 0.75), identity, rng)
+    for side in (-1, 1):
+        w = side * identity.width
+        add(
+            smooth([(0.80 * w, -0.22), (0.97 * w, -0.24), (w, 0.0), (0.92 * w, 0.26), (0.80 * w, 0.26)]),
+            scaled(identity.skin, 0.9),
+        )
+        add(
+            smooth([(0.84 * w, -0.12), (0.93 * w, -0.14), (0.93 * w, 0.04), (0.86 * w, 0.14)]),
+            scaled(identity.skin, 0.72),
+        )
+    add(_outline(identity), identity.skin)
+    head = _modelled(head, identity, depth, grid, rng)
+    for curve in _front_hair(identity, rng):
+        add(curve, identity.hair)
+        _comb(head, curve, identity.hair, identity, rng)
+        fill(bare, *curve, (0, 0, 0))
+    head = cv2.multiply(head, cv2.cvtColor(cover, cv2.COLOR_GRAY2RGB), scale=1 / 255)
+    return Portrait(np.asarray(head, np.uint8), cover, bare, depth, _backdrop(identity, width, height, unit, centre))
+
+
+def _depth(identity: Identity, grid: Curve) -> Floats:
+    x, y = grid
+    skull = np.sqrt(np.clip(1.15 - (x / identity.width) ** 2 - ((y - 0.02) / 1.28) ** 2, 0, None))
+    ridge = 0.22 * identity.nose * np.exp(-((x / (0.10 + 0.06 * np.clip(y + 0.1, 0, 1))) ** 2))
+    nose = ridge * np.clip((y + 0.30) / 0.60, 0, 1) / (1 + np.exp((y - 0.36) / 0.03))
+    face = skull + nose + 0.10 * _bump(grid, (0, -0.36), (0.6, 0.10)) + 0.07 * _bump(grid, (0, 0.98), (0.22, 0.13))
+    face += 0.06 * _bumps(grid, (0.48, 0.24), (0.24, 0.20)) - 0.13 * _bumps(grid, (EYE_X, EYE_Y), (0.22, 0.13))
+    return np.asarray(cv2.GaussianBlur(face.astype(np.float32), (0, 0), 0.03 * UNIT))
+
+
+def _outline(identity: Identity) -> Curve:
+    w, j = 0.86 * identity.width, identity.jaw
+    cheek = (0.76 * j * identity.width, 0.58)
+    return mirrored([(0.30, -1.10), (0.66, -0.88), (w, -0.42), (w, 0.12), cheek, (0.46 * j, 0.94), (0.18 * j, 1.09)])
+
+
+def _modelled(head: Image, identity: Identity, depth: Floats, grid: Curve, rng: np.random.Generator) -> Image:
+    """Light and shade by the slope of the face (Lambert), rosy cheeks, eye sockets, nose, beard and skin grain."""
+    slope_y, slope_x = np.gradient(depth * UNIT)
+    lambert = (-0.45 * identity.light * slope_x - 0.35 * slope_y + 0.82) / np.sqrt(slope_x**2 + slope_y**2 + 1)
+    light = cv2.GaussianBlur((0.46 + 0.66 * np.clip(lambert, 0, 1)).astype(np.float32), (0, 0), 0.025 * UNIT)
+    rosy = _bumps(grid, (0.48, 0.26), (0.22, 0.16)) + 0.6 * _bump(grid, (0, 0.26), (0.14, 0.12))
+    shade = 0.22 * _bumps(grid, (EYE_X, EYE_Y - 0.10), (0.22, 0.10)) + 0.30 * _bump(grid, (0, 0.405), (0.15, 0.035))
+    shade += 0.62 * _bumps(grid, (0.085 * identity.nose, 0.37), (0.045, 0.025))
+    shade += 0.26 * _bumps(grid, (0.17 * identity.nose, 0.31), (0.025, 0.07))
+    colour = head * (np.asarray(light) * (1 - np.clip(shade, 0, 0.8)))[:, :, None]
+    colour *= 1 - rosy[:, :, None] * np.array([0.0, 0.10, 0.09], np.float32)
+    if identity.beard:
+        hairs = np.array(scaled(identity.hair, 0.9), np.float32)
+        colour += _beard(identity, grid)[:, :, None] * (hairs - colour)
+    grain = cv2.GaussianBlur(rng.normal(0, 1, depth.shape).astype(np.float32), (0, 0), 1.5) * 6
+    return np.clip(colour + np.asarray(grain)[:, :, None], 0, 255).astype(np.uint8)
+
+
+def _beard(identity: Identity, grid: Curve) -> Floats:
+    """How much hair covers the skin, 0 to 1: on jaw and upper lip, free around the mouth."""
+    x, y = grid
+    jaw = np.clip((y - 0.30 - 0.45 * (1 - np.clip(np.abs(x) / 0.55, 0, 1) ** 2)) / 0.14, 0, 1)
+    lip = 1.4 * np.exp(-(((y - 0.475) / 0.05) ** 2) - (x / 0.30) ** 4)
+    return np.clip(jaw + lip, 0, 1) * identity.beard
+
+
+def _back_hair(identity: Identity) -> list[Curve]:
+    halves: dict[str, list[Point]] = {
+        "long": [(0.05, -1.33), (0.62, -1.20), (1.02, -0.7), (1.08, 0.1), (1.12, 0.9), (1.06, 1.6), (0.6, 1.75)],
+        "bob": [(0.05, -1.33), (0.62, -1.20), (1.04, -0.7), (1.12, 0.0), (1.10, 0.62), (0.8, 0.82)],
+        "fringe": [(0.05, -1.34), (0.62, -1.22), (1.00, -0.7), (1.06, 0.2), (1.02, 1.2), (0.6, 1.3)],
+        "curly": [(0.05, -1.42), (0.66, -1.30), (1.12, -0.80), (1.18, -0.2), (1.16, 0.5), (0.7, 0.7)],
+    }
+    if identity.style not in halves or (identity.style == "curly" and identity.sex == "Male"):
+        return []
+    return [mirrored([(x * identity.width, y) for x, y in halves[identity.style]])]
+
+
+def _front_hair(identity: Identity, rng: np.random.Generator) -> list[Curve]:
+    """The hair over the forehead: outer edge over the skull, inner edge along the hairline."""
+    if identity.style == "bald":
+        return []
+    (lift, line), w = CUTS[identity.style], identity.width
+    side = -0.12 if identity.sex == "Male" else 0.12
+    outer = [(0.87, side), (0.90 + 0.3 * lift, -0.45), (0.74 + 0.5 * lift, -0.90 - 0.5 * lift), (0.36, -1.16 - lift)]
+    inner = [(0.80, side), (0.80, -0.48), (0.66, -0.68), (0.36, line)]
+    part = {"parted": 0.30, "long": 0.10}.get(identity.style, 0.0)
+    points = [
+        *[(-x, y) for x, y in outer],
+        *reversed(outer),
+        *inner,
+        (part, line - 0.06),
+        *[(-x, y) for x, y in reversed(inner)],
+    ]
+    x, y = smooth([(px * w, py) for px, py in points])
+    if identity.style == "curly":
+        wave = 0.025 * np.sin(np.arange(len(x)) * 1.3 + rng.uniform(0, 6))
+        x, y = x + wave, y + np.roll(wave, 2)
+    angle = np.linspace(0, 2 * np.pi, 40)
+    bun = (0.32 * np.cos(angle), -1.42 + 0.22 * np.sin(angle))
+    return [bun, (x, y)] if identity.style == "tied" else [(x, y)]
+
+
+def _comb(head: Image, curve: Curve, hair: Colour, identity: Identity, rng: np.random.Generator) -> None:
+    """Strands: thin curves down from the crown, lighter and darker than the hair, kept within the outline."""
+    inside, strands = np.zeros(head.shape[:2], np.uint8), head.copy()
+    fill(inside, *curve, (255, 255, 255))
+    t = np.linspace(0, 1, 14)
+    for across in rng.uniform(-1.25, 1.25, 150):
+        curl = 0.06 * np.sin(t * 22 + across * 20) if identity.style == "curly" else 0.02 * np.sin(t * 4 + across * 9)
+        shade = scaled(hair, float(rng.uniform(0.7, 1.4)))
+        stroke(strands, across * (0.35 + 0.65 * t**0.5) + curl, -1.55 + 3.3 * t**1.5, shade, 0.012)
+    np.copyto(head, strands, where=inside[:, :, None] > 127)
+
+
+def _backdrop(identity: Identity, width: int, height: int, unit: float, centre: Point) -> Image:
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    fall = 1 - 0.16 * np.hypot(x / width - 0.5 - 0.25 * identity.light, y / height - 0.4)
+    wall = np.clip(np.array(identity.wall, np.float32) * fall[:, :, None], 0, 255).astype(np.uint8)
+
+    def add(half: list[Point], colour: Colour) -> None:
+        corners = np.stack(mirrored(half), axis=-1) * unit + centre
+        cv2.fillPoly(wall, [np.rint(corners * 16).astype(np.int32)], colour, cv2.LINE_AA, shift=4)
+
+    broad = 2.15 if identity.sex == "Male" else 1.8
+    neck = 0.50 if identity.sex == "Male" else 0.42
+    add([(0.45, 1.36), (1.1, 1.56), (broad, 1.95), (broad + 0.25, 2.8), (broad + 0.2, 4.6)], identity.clothes)
+    add([(neck + 0.18, 1.40), (neck + 0.16, 1.5), (0.2, 1.92)], scaled(identity.clothes, 0.72))
+    add([(neck, 0.5), (neck, 1.2), (neck + 0.12, 1.5), (0.2, 1.86)], scaled(identity.skin, 0.78))
+    add([(neck, 0.5), (neck, 1.10), (0.3, 1.30)], scaled(identity.skin, 0.60))
+    return np.asarray(cv2.GaussianBlur(wall, (0, 0), 0.012 * unit + 0.3), np.uint8)

@@ -4,18 +4,12 @@ It is a test corpus. Nobody's face is in it, and a score on it says nothing abou
 """
 
 import json
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import lru_cache
-from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -26,7 +20,10 @@ from manifests.acting import Performance, perform
 from manifests.console import track
 from manifests.errors import UserError
 from manifests.files import replacing, write_json, write_text
-from manifests.puppet import SKINS, Identity, Image, Puppet, draw_identity
+from manifests.pool import map_in_processes
+from manifests.portrait import SKINS, Identity, Image, draw_identity
+from manifests.puppet import Puppet
+from manifests.workers import usable_cores
 
 MARKER = "synthetic-corpus.json"
 NOTICE = (
@@ -44,6 +41,7 @@ STRENGTHS = {"LO": 0.82, "MD": 0.91, "HI": 1.0, "XX": 0.94, 1: 0.88, 2: 1.0}
 MAX_ACTORS, MAX_TAKES = 24, len(RAVDESS_TAKES)
 FRAME_SIZES = {"ravdess": (640, 360), "crema": (480, 360)}
 FRAME_RATES = {"ravdess": Fraction(30000, 1001), "crema": Fraction(30)}
+FACE_UNIT = 0.175  # of the picture's height: a face is then a good third as high as the picture
 AUDIO_RATE = 48_000
 
 
@@ -87,17 +85,25 @@ def synthesize(
     difficulty: float = 0.3,
     takes: int = 2,
     every_emotion: bool = False,
-    workers: int = 2,
+    workers: int | None = None,
 ) -> Summary:
-    """Draw `actors` people per corpus into `out`; what is already there is kept. Raises UserError on bad arguments."""
+    """Draw `actors` people per corpus into `out`; what is already there is kept.
+
+    `takes` is per actor and emotion, `workers` defaults to one per core. Raises UserError on bad arguments and on a
+    folder that holds anything but a corpus made with the same ones.
+    """
     arguments = Arguments(actors, seed, difficulty, takes, every_emotion)
     _check(arguments)
     out = Path(out)
     _claim(out, arguments)
     plan = plan_takes(arguments)
     missing = [take for take in plan if not all((out / path).exists() for path in _paths(take))]
-    for _ in track(_draw_all(out, missing, arguments, workers), "drawing", len(missing), "takes") if missing else ():
-        pass
+    jobs = [(out, take, arguments) for take in missing]
+    if jobs:
+        for _ in track(
+            map_in_processes(draw_take, jobs, workers or usable_cores(), _gave_up), "drawing", len(jobs), "takes"
+        ):
+            pass
     return Summary(takes=len(plan), drawn=len(missing), files=sum(len(_paths(take)) for take in plan))
 
 
@@ -189,37 +195,8 @@ def _demographics(arguments: Arguments) -> str:
 # --- the work ------------------------------------------------------------------------------------------------------
 
 
-def _draw_all(out: Path, takes: list[Take], arguments: Arguments, workers: int) -> Iterator[None]:
-    """Draw the takes in `workers` processes, yielding once per finished take; interrupted, it ends with whole files."""
-    if workers <= 1:
-        for take in takes:
-            draw_take(out, take, arguments)
-            yield
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
-    try:
-        futures: list[Future[None]] = [pool.submit(draw_take, out, take, arguments) for take in takes]
-        for future in as_completed(futures):
-            future.result()
-            yield
-    except BrokenProcessPool:
-        raise UserError("a drawing process was killed (out of memory?); run the same command again to go on") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    # Ctrl-C reaches the whole process group: the parent decides, and a worker ends with the take it is at.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def leave_with_parent() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
+def _gave_up(job: tuple[Any, ...]) -> None:
+    raise UserError(f"the process that drew {job[1].path} was killed (out of memory?); run the same command to go on")
 
 
 def _random(seed: int, corpus: str, *path: int) -> np.random.Generator:
@@ -235,7 +212,7 @@ def _person(seed: int, corpus: str, actor: int) -> Identity:
 @lru_cache(maxsize=2)
 def _puppet(seed: int, corpus: str, actor: int) -> Puppet:
     width, height = FRAME_SIZES[corpus]
-    return Puppet(_person(seed, corpus, actor), width, height, height * 0.175, (width / 2, height * 0.46))
+    return Puppet(_person(seed, corpus, actor), width, height, height * FACE_UNIT, (width / 2, height * 0.46))
 
 
 def act(take: Take, arguments: Arguments) -> Performance:
@@ -258,9 +235,7 @@ def draw_take(out: Path, take: Take, arguments: Arguments) -> None:
             _add_sound(path, temporary, performance.voice, take)
 
 
-def _pictures(
-    take: Take, arguments: Arguments, performance: Performance
-) -> Iterator[Image]:
+def _pictures(take: Take, arguments: Arguments, performance: Performance) -> Iterator[Image]:
     """What the camera makes of the puppet: (height * 3 / 2, width) uint8 planar YUV 4:2:0, with sensor noise."""
     puppet = _puppet(arguments.seed, take.corpus, take.actor)
     width, height = FRAME_SIZES[take.corpus]
