@@ -146,7 +146,7 @@ def _pictures(container: InputContainer) -> Iterator[Picture]:
     times: list[float] = []
     first = 0.0
     sound_end = 0.0
-    frame = None
+    frame = size = None
     packets = container.demux([stream, *container.streams.audio])
     while True:
         try:
@@ -162,17 +162,24 @@ def _pictures(container: InputContainer) -> Iterator[Picture]:
             raise VideoError(_where_it_broke(packets, stream, times, promised, error)) from error
         for frame in decoded:
             time = _time_of(frame, len(times))
-            if not times:
-                first = time
-            elif time - first < times[-1]:
-                raise VideoError(f"frame {len(times)} goes back in time: {time - first:.2f} s after {times[-1]:.3f} s")
-            if frame.is_corrupt:
-                raise VideoError(f"damaged: frame {len(times)} at {time - first:.2f} s did not decode cleanly")
+            first = time if not times else first
+            size = size or (frame.width, frame.height)
+            _judge(frame, time - first, times, size)
             times.append(time - first)
             yield Picture(time - first, frame, converter)
     if frame is None:
         raise VideoError("no frame can be decoded")
     _hold_against_header(stream, times, first, _seconds_per_frame(times, frame), promised, sound_end)
+
+
+def _judge(frame: VideoFrame, time: float, times: list[float], size: tuple[int, int]) -> None:
+    if frame.is_corrupt:
+        raise VideoError(f"damaged: frame {len(times)} at {time:.2f} s did not decode cleanly")
+    if times and time < times[-1]:
+        raise VideoError(f"frame {len(times)} goes back in time: {time:.3f} s after {times[-1]:.3f} s")
+    if (frame.width, frame.height) != size:
+        changed = f"{size[0]} x {size[1]} to {frame.width} x {frame.height}"
+        raise VideoError(f"the picture changes size at frame {len(times)}, {time:.2f} s: {changed}")
 
 
 def _time_of(frame: VideoFrame, number: int) -> float:
@@ -202,8 +209,7 @@ def _hold_against_header(
 ) -> None:
     if promised is None:
         return
-    # A stream's own duration counts from its first frame; a container's from zero, where the sound starts too.
-    end = times[-1] + step if stream.duration else first + times[-1] + step
+    end = max(first, 0.0) + times[-1] + step
     whole = not stream.duration and sound_end >= promised - SHORT_BY_FRAMES * step
     allowed = max(SHORT_BY_FRAMES * step, SHORT_BY_SECONDS if whole else 0.0)
     if end < promised - allowed:
