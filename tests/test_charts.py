@@ -1,0 +1,133 @@
+"""Charts: markup that is well-formed, in range and of the page's own colours, from any numbers."""
+
+import itertools
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.charts import HEIGHT, WIDTH, Line, bar, line_chart, reliability, smooth, thin, ticks, whisker
+
+finite = st.floats(-1e6, 1e6, allow_nan=False)
+shares = st.floats(0, 1)
+
+
+def elements(svg: str, tag: str) -> list[ElementTree.Element]:
+    return list(ElementTree.fromstring(svg).iter(tag))
+
+
+@given(low=finite, span=st.floats(1e-3, 1e6), about=st.integers(2, 8))
+def test_ticks_enclose_the_range_evenly_and_are_not_too_many(low: float, span: float, about: int) -> None:
+    marks = ticks(low, low + span, about)
+    step = marks[1] - marks[0]
+    assert marks[0] <= low + 1e-6 * step
+    assert marks[-1] >= low + span - 1e-6 * step - 1e-9 * abs(low)
+    assert len(marks) <= about + 3
+    assert all(math.isclose(b - a, step, rel_tol=1e-6, abs_tol=1e-9) for a, b in itertools.pairwise(marks))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]), (0, 480, [0, 100, 200, 300, 400, 500]), (0, 0, [0, 0.2, 0.4, 0.6, 0.8, 1])],
+)
+def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high, 5) == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.floats(0, 10) | st.just(math.nan)), max_size=40))
+def test_a_line_chart_stays_inside_its_drawing_and_is_well_formed(points: list[tuple[float, float]]) -> None:
+    top = max((y for _, y in points if math.isfinite(y)), default=1.0)
+    line = Line("training", sorted(points), "a", dots=True)
+    svg = line_chart([line], "Loss <over> steps & more", (0, top), lambda y: f"{y:g}")
+    assert "nan" not in svg
+    numbers = [float(n) for d in re.findall(r' d="([^"]+)"', svg) for n in re.findall(r"[\d.]+", d)]
+    assert all(0 <= x <= WIDTH for x in numbers[::2])
+    assert all(0 <= y <= HEIGHT for y in numbers[1::2])
+    assert ElementTree.fromstring(svg).get("aria-label") == "Loss <over> steps & more"
+
+
+def test_a_higher_value_is_drawn_higher_and_a_later_one_further_right() -> None:
+    svg = line_chart([Line("loss", [(0, 2.0), (100, 0.5)], "a")], "Loss", (0, 2), lambda y: f"{y:g}")
+    (path,) = elements(svg, "path")
+    (x0, y0), (x1, y1) = [map(float, p.split()) for p in path.get("d", "").removeprefix("M").split("L")]
+    assert x1 > x0
+    assert y1 > y0, "SVG counts downwards: the lower loss lies lower"
+
+
+def test_a_value_that_is_not_finite_breaks_the_line() -> None:
+    points = [(0, 1.0), (1, 2.0), (2, math.nan), (3, 1.0), (4, math.inf), (5, 1.0), (6, 1.5)]
+    svg = line_chart([Line("loss", points, "a")], "Loss", (0, 2), lambda y: f"{y:g}")
+    assert len(elements(svg, "path")) == 2
+    assert len(elements(svg, "circle")) == 1, "a lonely point between two breaks is still seen"
+
+
+def test_only_named_lines_are_in_the_legend() -> None:
+    lines = [Line("", [(0, 1), (1, 1)], "faint"), Line("validation", [(0, 1), (1, 1)], "b")]
+    words = [text.text for text in elements(line_chart(lines, "Loss", (0, 1), str), "text")]
+    assert "validation" in words
+    assert "" not in words
+
+
+def test_colours_are_left_to_the_page() -> None:
+    drawn = line_chart([Line("a", [(0, 1), (1, 2)], "a", dots=True)], "x", (0, 2), str)
+    drawn += reliability([(0.5, 0.4, 10)], "x") + bar(0.5) + whisker(0.5, (0.4, 0.6), 0.2, "a")
+    assert not re.search(r"fill=|stroke=|style=|#[0-9a-f]{3}|rgb", drawn)
+
+
+@given(st.lists(st.tuples(shares, shares, st.integers(1, 10_000)), max_size=15))
+def test_reliability_places_every_bin_inside_the_square(bins: list[tuple[float, float, int]]) -> None:
+    discs = elements(reliability(bins, "x"), "circle")
+    assert len(discs) == len(bins)
+    for (confidence, accuracy, _), disc in zip(bins, discs, strict=True):
+        assert float(disc.get("cx", "")) == pytest.approx(46 + 302 * confidence, abs=0.06)
+        assert float(disc.get("cy", "")) == pytest.approx(34 + 302 * (1 - accuracy), abs=0.06)
+
+
+def test_the_disc_of_more_videos_is_larger() -> None:
+    few, many = elements(reliability([(0.2, 0.2, 5), (0.8, 0.8, 50)], "x"), "circle")
+    assert float(many.get("r", "")) > float(few.get("r", ""))
+
+
+@given(shares)
+def test_a_bar_is_as_long_as_its_share(share: float) -> None:
+    _, filled = elements(bar(share), "rect")
+    assert float(filled.get("width", "")) == pytest.approx(100 * share, abs=0.051)
+
+
+@pytest.mark.parametrize("share", [None, math.nan])
+def test_a_share_that_is_not_defined_has_no_bar(share: float | None) -> None:
+    assert len(elements(bar(share), "rect")) == 1
+
+
+@given(st.tuples(shares, shares).map(sorted), shares)
+def test_a_whisker_covers_its_interval(bounds: list[float], value: float) -> None:
+    svg = whisker(value, (bounds[0], bounds[1]), 0.2, "b")
+    _, span = elements(svg, "rect")
+    assert float(span.get("x", "")) == pytest.approx(100 * bounds[0], abs=0.051)
+    assert float(span.get("width", "")) >= 100 * (bounds[1] - bounds[0]) - 0.051
+
+
+def test_smoothing_keeps_a_straight_line_straight_and_does_not_lag() -> None:
+    values = [float(n) for n in range(200)]
+    smoothed = smooth(values)
+    assert smoothed[5:-5] == pytest.approx(values[5:-5])
+    assert len(smoothed) == len(values)
+
+
+def test_smoothing_leaves_what_is_not_finite_where_it_is() -> None:
+    smoothed = smooth([1.0] * 60 + [math.nan] + [1.0] * 60)
+    assert math.isnan(smoothed[60])
+    assert all(value == 1.0 for place, value in enumerate(smoothed) if place != 60)
+
+
+@given(st.integers(1, 5000), st.integers(2, 700))
+def test_thinning_keeps_the_ends_and_bounds_the_number(count: int, most: int) -> None:
+    points = [(float(n), 0.0) for n in range(count)]
+    kept = thin(points, most)
+    assert kept[0] == points[0]
+    assert kept[-1] == points[-1]
+    assert len(kept) <= most + 1
+    assert kept == sorted(set(kept))

@@ -1,0 +1,450 @@
+"""The report: one page, from a run directory as the trainer writes it, opened in a real browser where there is one."""
+
+import base64
+import json
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from browser import CHROMIUM, Browser
+
+from manifests.clips import INDEX_COLUMNS, ClipStore, Rule, claim_folder, encode_frame, update_tables, write_clip
+from manifests.errors import UserError
+from manifests.files import write_json
+from trainer.config import read_config
+from trainer.evaluate import describe, write_predictions
+from trainer.hardest import MOMENTS, SIDE, filmstrip, hardest, told_classes
+from trainer.metrics import summarize
+from trainer.record import Prediction, read_record
+from trainer.report import DEEP, training_seconds, write_report
+from trainer.run import Interrupted, Run, read_json
+
+SIX = ("angry", "disgust", "fear", "happy", "neutral", "sad")
+EIGHT = ("angry", "calm", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+SEED = 7
+COUNTS = {"train": (672, 16), "val": (144, 4), "test": (288, 14)}
+STYLE = (Path(__file__).parents[1] / "trainer" / "templates" / "report.css").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return judge(make_run(tmp_path_factory.mktemp("runs") / "judged"))
+
+
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return judge(make_run(tmp_path_factory.mktemp("runs") / "frame", arch="single_frame"), skill=1.1)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, judged: Path) -> ClipStore:
+    """Prepared clips of all the videos that the judged run's report shows, but the last."""
+    shown = [prediction.clip_id for prediction in hardest(read_record(judged).predictions)]
+    return make_store(tmp_path_factory.mktemp("clips"), shown[:-1])
+
+
+def make_facts(labels: tuple[str, ...], arch: str = "slowfast", **manifest: Any) -> dict[str, Any]:
+    config = read_config(Path("slowfast_face.yaml"), [f"model.arch={arch}", "optim.epochs=12"])
+    people = {split: {"clips": clips, "actors": actors} for split, (clips, actors) in COUNTS.items()}
+    return {
+        "run_id": f"{arch}-demo",
+        "command": "python -m trainer fit --config slowfast_face.yaml --manifest manifest.csv --clips clips/ --run x",
+        "config": config.model_dump(mode="json"),
+        "labels": list(labels),
+        "manifest": {
+            "path": "manifest.csv",
+            "sha256": "5d" * 32,
+            "leaky": False,
+            "synthetic": False,
+            "counts": people,
+            **manifest,
+        },
+        "clips": {"size": 224, "margin": 0.3, "detector": "yunet-2023mar", "version": 1},
+        "git_revision": "0f76d15c" * 5,
+        "versions": {"python": "3.11.9", "torch": "2.14.1", "numpy": "2.4.0"},
+        "hardware": {"device": "cpu", "cpu": "Some Processor (R) @ 2.20GHz", "cores": 2, "memory_gb": 8.3},
+        "seed": SEED,
+        "model": {"name": arch, "parameters": 33_646_022},
+        "started": "2025-11-22T14:21:07+00:00",
+    }
+
+
+def make_run(path: Path, labels: tuple[str, ...] = SIX, epochs: int = 12, **facts: Any) -> Path:
+    """A run directory written by the trainer's own code; interrupted if it is given fewer than its 12 epochs."""
+    run = Run(path, make_facts(labels, **facts))
+    rng = np.random.default_rng(SEED)
+    try:
+        with run:
+            for step in range(10, epochs * 40 + 1, 10):
+                log_step(run, step, rng)
+            if epochs < 12:
+                raise Interrupted(signal.SIGTERM)
+    except Interrupted:
+        pass
+    return path
+
+
+def log_step(run: Run, step: int, rng: np.random.Generator) -> None:
+    epoch, progress = (step - 1) // 40, step / 480
+    loss, speed = 1.8 * np.exp(-1.6 * progress) + rng.normal(0, 0.09), 40 + rng.normal(0, 2)
+    run.report("training", force=True, epoch=epoch + 1, epochs=12, step=step, steps=480)
+    run.record("step", epoch=epoch, step=step, loss=loss, lr=1e-3, clips_per_second=speed, data_wait=0.06)
+    if step % 40 == 0:
+        uar = 0.17 + 0.66 * (1 - np.exp(-2.6 * progress)) + rng.normal(0, 0.02)
+        scores = {"loss": 1.8 - 1.35 * uar, "war": uar + 0.015, "uar": uar, "macro_f1": uar - 0.01}
+        run.record("evaluation", split="val", epoch=epoch, step=step, **scores)
+
+
+def judge(path: Path, labels: tuple[str, ...] = SIX, skill: float = 2.2) -> Path:
+    """Add evaluation.json and predictions.csv, by the trainer's own code, to a run directory."""
+    rng = np.random.default_rng(SEED + round(10 * skill))
+    rows = make_rows(labels)
+    truth = np.array([labels.index(label) for label in rows["emotion"]])
+    logits = rng.normal(0, 1.2, (len(rows), len(labels)))
+    logits[np.arange(len(rows)), truth] += skill + rng.normal(0, 0.8, 14)[rows["actor"].factorize()[0]]
+    views = np.exp(logits[:, None] + rng.normal(0, 0.7, (len(rows), 6, len(labels))))
+    per_view = views / views.sum(axis=-1, keepdims=True)
+    probabilities = per_view.mean(axis=1)
+    run = Run(path, read_json(path / "run.json"))
+    write_json(
+        path / "evaluation.json",
+        {
+            "split": "test",
+            "views": {"clips": 3, "flip": True},
+            "weights_sha256": "b7" * 32,
+            "manifest_sha256": run.facts["manifest"]["sha256"],
+            "labels": list(labels),
+            "clips": len(rows),
+            "actors": int(rows["actor"].nunique()),
+            **describe(probabilities, truth, rows, labels, SEED),
+            "one_view": summarize(per_view[:, 2], truth),
+            "seconds": 41.7,
+            "clips_per_second": 41.4,
+            "skipped": [{"clip_id": "crema_1076_MTI_SAD_XX", "reason": "no face in any of 3 frames"}],
+        },
+    )
+    write_predictions(run, probabilities, truth, rows, labels)
+    return path
+
+
+def make_rows(labels: tuple[str, ...]) -> pd.DataFrame:
+    """The manifest's rows of 288 test videos of 14 actors in both corpora."""
+    actors = [f"ravdess_{n:02d}" for n in (3, 4, 11, 12)] + [f"crema_{n}" for n in range(1042, 1052)]
+    rows = []
+    for number in range(288):
+        actor = actors[number % 14]
+        rows.append(
+            {
+                "clip_id": f"{actor}_take_{number:03d}",
+                "dataset": actor.partition("_")[0],
+                "actor": actor,
+                "sex": ("female", "male")[number % 14 % 2],
+                "intensity": ("normal", "strong", "low", "high", pd.NA)[number % 5],
+                "emotion": labels[number // 14 % len(labels)],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def make_store(root: Path, clip_ids: list[str], frames: int = 12, size: int = 160) -> ClipStore:
+    """Prepared clips under these names, each a drawn face that begins to smile."""
+    rule = Rule(size=size)
+    claim_folder(root, rule)
+    rows = []
+    for clip_id in clip_ids:
+        key = rule.key(clip_id)
+        pictures = [encode_frame(draw_face(size, number / frames)) for number in range(frames)]
+        write_clip(root, key, pictures, (np.arange(frames) / 10).tolist(), {"rule": {"size": size}})
+        rows.append({**dict.fromkeys(INDEX_COLUMNS, ""), "clip_id": clip_id, "key": key})
+    update_tables(root, rows, [])
+    return ClipStore(root)
+
+
+def draw_face(size: int, smile: float) -> np.ndarray:
+    face, unit = np.full((size, size, 3), (120, 140, 150), np.uint8), size // 10
+    cv2.ellipse(face, (5 * unit, 5 * unit), (3 * unit, 4 * unit), 0, 0, 360, (225, 180, 150), -1, cv2.LINE_AA)
+    for x in (4, 6):
+        cv2.circle(face, (x * unit, 4 * unit), unit // 3, (40, 40, 50), -1, cv2.LINE_AA)
+    cv2.ellipse(face, (5 * unit, 6 * unit), (unit, int(unit * smile) + 1), 0, 0, 180, (150, 40, 50), 3, cv2.LINE_AA)
+    return face
+
+
+def page(run: Path, store: ClipStore | None = None, baseline: Path | None = None) -> str:
+    return write_report(run, store, baseline).read_text(encoding="utf-8")
+
+
+def plain(html: str) -> str:
+    """The words of a page, without marks, breaks and the spaces that must not break."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html.replace("\u00a0", " ")))
+
+
+def test_the_page_opens_with_the_score_on_unseen_actors(judged: Path) -> None:
+    overall = read_json(judged / "evaluation.json")["overall"]
+    head = plain(re.search(r"<header.*?</header>", page(judged), re.S).group())  # type: ignore[union-attr]
+    assert "Of 288 videos of 14 actors never seen in training" in head
+    assert f"{100 * overall['war']:.1f} %" in head
+    assert f"{100 * overall['uar']:.1f} %" in head
+    assert f"{100 * overall['uar_interval'][0]:.1f} to {100 * overall['uar_interval'][1]:.1f} %" in head
+    assert "Guessing gives 16.7 %" in head
+
+
+def test_the_baseline_stands_beside_with_the_difference_and_its_interval(judged: Path, baseline: Path) -> None:
+    ours, theirs = (read_json(path / "evaluation.json")["overall"]["uar"] for path in (judged, baseline))
+    words = plain(page(judged, baseline=baseline))
+    assert f"The baseline (single-frame ResNet-18) reaches {100 * theirs:.1f} % UAR" in words
+    assert f"{100 * (ours - theirs):.1f} points better (95 % interval of the difference +" in words
+
+
+def test_a_baseline_of_another_manifest_gets_no_difference(judged: Path, tmp_path: Path) -> None:
+    other = judge(make_run(tmp_path / "other", arch="single_frame", sha256="9e" * 32), skill=1.1)
+    words = plain(page(judged, baseline=other))
+    assert "judged on different manifests, so the scores cannot be compared" in words
+    assert "points better" not in words
+
+
+def test_a_baseline_without_evaluation_is_named_as_such(judged: Path, tmp_path: Path) -> None:
+    words = plain(page(judged, baseline=make_run(tmp_path / "frame", arch="single_frame")))
+    assert "The baseline (single-frame ResNet-18) has not been evaluated" in words
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(judged: Path, store: ClipStore, baseline: Path) -> None:
+    html = page(judged, store, baseline)
+    assert len(html.encode()) < 5_000_000
+    assert "<script" not in html
+    assert set(re.findall(r'(?:src|href)="([^"#][^:"]*:)', html)) == {"data:"}
+    # The one address in it is the name of SVG's namespace, in the watermark's data URI.
+    assert set(re.findall(r"https?://[^'\" )]+", html)) <= {"http://www.w3.org/2000/svg"}
+    assert "default-src 'none'" in html
+
+
+def test_the_same_run_gives_the_same_bytes(judged: Path, store: ClipStore, baseline: Path) -> None:
+    assert page(judged, store, baseline) == page(judged, store, baseline)
+
+
+def test_drawn_faces_are_announced_and_people_are_not(tmp_path: Path, judged: Path) -> None:
+    drawn = page(judge(make_run(tmp_path / "drawn", synthetic=True)))
+    assert "Drawn faces, not people" in drawn
+    assert "14 drawn actors" in plain(drawn)
+    assert "Drawn faces" not in page(judged)
+
+
+def test_a_leaky_split_marks_every_section(tmp_path: Path, judged: Path) -> None:
+    html = page(judge(make_run(tmp_path / "leaky", leaky=True)))
+    assert "do not quote these scores" in html
+    assert "never seen in training" not in html
+    sections = re.findall(r"<section.*?</section>", html, re.S)
+    assert len(sections) == 10
+    assert all('<span class="tag">leaky split</span>' in section for section in sections)
+    assert "leaky split</span>" not in page(judged)
+
+
+def test_a_run_that_was_interrupted_and_never_judged_still_has_a_page(tmp_path: Path) -> None:
+    words = plain(page(make_run(tmp_path / "run", epochs=3)))
+    assert "This run has not been judged on its test actors yet." in words
+    assert "The run was interrupted after 3 of 12 epochs: stopped by SIGTERM." in words
+    assert "What it confuses" not in words
+
+
+def test_a_run_that_logged_nothing_still_has_a_page(tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", make_facts(SIX))
+    words = plain(page(tmp_path))
+    assert "The run has not begun." in words
+    assert "No step of training has been logged." in words
+
+
+def test_a_run_without_predictions_says_that_it_cannot_show_videos(judged: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(judged, tmp_path / "run"))
+    (run / "predictions.csv").unlink()
+    assert "There is no predictions.csv in the run directory" in page(run)
+
+
+def test_a_directory_that_is_no_run_is_refused_with_the_next_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is no run directory \(no run\.json\); train first: python -m trainer fit"):
+        write_report(tmp_path, None)
+
+
+def test_a_loss_that_became_nan_breaks_the_curve_and_not_the_page(judged: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(judged, tmp_path / "run"))
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines[20]["loss"] = float("nan")
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    html = page(run)
+    drawn = re.search(r'<path class="line-a" d="([^"]+)"', html)
+    assert drawn is not None
+    assert "nan" not in "".join(re.findall(r' d="([^"]+)"', html))
+    assert html.count('class="line-a" d=') == page(judged).count('class="line-a" d=') + 1
+
+
+def test_every_cell_of_the_confusion_matrix_is_printed_as_it_was_counted(judged: Path) -> None:
+    table = re.search(r'<table class="matrix">.*?</table>', page(judged), re.S).group()  # type: ignore[union-attr]
+    counts = [int(count) for count in re.findall(r"<td[^>]*>([\d,]+)<small>", table)]
+    assert np.array_equal(np.reshape(counts, (6, 6)), read_json(judged / "evaluation.json")["confusion"])
+    framed = [" right" in cell for cell in re.findall(r"<td[^>]*>", table)]
+    assert np.array_equal(np.reshape(framed, (6, 6)), np.eye(6, dtype=bool))
+
+
+def test_every_actor_is_named_the_hardest_first(judged: Path) -> None:
+    actors = read_json(judged / "evaluation.json")["groups"]["actor"]
+    section = re.search(r'<section id="people".*?</section>', page(judged), re.S).group()  # type: ignore[union-attr]
+    named = re.findall(r'<th scope="row">((?:crema|ravdess)_\d+)</th>', section)
+    assert named == [a["name"] for a in sorted(actors, key=lambda a: (a["war"], a["name"]))]
+    assert f"Hardest to read is {named[0]}" in plain(section)
+
+
+def test_videos_that_could_not_be_used_are_named_with_their_reason(judged: Path) -> None:
+    words = plain(page(judged))
+    assert "1 video could not be used" in words
+    assert "crema_1076_MTI_SAD_XX no face in any of 3 frames" in words
+
+
+def test_names_from_outside_cannot_write_markup(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    facts = read_json(run / "run.json")
+    write_json(run / "run.json", {**facts, "command": "fit --run '<script>alert(1)</script>'"})
+    assert "<script>alert" not in page(run)
+
+
+def test_the_hardest_videos_are_the_misread_ones_of_which_the_model_was_most_sure() -> None:
+    def prediction(name: str, predicted: str, confidence: float) -> Prediction:
+        return Prediction(name, "a", "sad", predicted, confidence, {"sad": 1 - confidence, predicted: confidence})
+
+    made = [prediction("c", "happy", 0.7), prediction("b", "happy", 0.9), prediction("d", "sad", 0.99)]
+    made.append(prediction("a", "happy", 0.7))
+    assert [p.clip_id for p in hardest(made)] == ["b", "a", "c"]
+    assert [p.clip_id for p in hardest(made, most=1)] == ["b"]
+
+
+def test_a_card_tells_the_three_likeliest_emotions_and_always_the_played_one() -> None:
+    shares = {"angry": 0.4, "fear": 0.3, "happy": 0.2, "neutral": 0.06, "sad": 0.04}
+    told = told_classes(Prediction("clip", "a", "sad", "angry", 0.4, shares))
+    assert [label for label, _ in told] == ["angry", "fear", "happy", "sad"]
+
+
+def test_hard_videos_show_five_moments_inside_the_page(judged: Path, store: ClipStore) -> None:
+    html = page(judged, store)
+    strips = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" width="600" height="120" alt="([^"]+)"', html)
+    assert len(strips) == 11
+    for data, alt in strips:
+        picture = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+        assert picture is not None
+        assert picture.shape == (SIDE, MOMENTS * SIDE, 3)
+        assert alt.startswith("Five moments of ")
+    assert html.count("no prepared clip at hand") == 1
+
+
+def test_without_prepared_clips_the_page_says_why_there_are_no_pictures(judged: Path) -> None:
+    html = page(judged)
+    assert "<img" not in html
+    assert "Pictures are left out, because no prepared clips were given." in html
+
+
+def test_a_strip_runs_from_the_start_of_the_video_to_its_end(tmp_path: Path) -> None:
+    rule = Rule(size=32)
+    claim_folder(tmp_path, rule)
+    pictures = [np.full((32, 32, 3), 10 * number, np.uint8) for number in range(25)]
+    # The second half of the frames comes in a tenth of the time: moments are spread over time, not over frames.
+    times = [*np.linspace(0, 1.8, 13), *np.linspace(1.8, 2, 13)[1:]]
+    write_clip(tmp_path, rule.key("x"), [encode_frame(p) for p in pictures], times, {"rule": {"size": 32}})
+    update_tables(tmp_path, [{**dict.fromkeys(INDEX_COLUMNS, ""), "clip_id": "x", "key": rule.key("x")}], [])
+    strip = filmstrip(ClipStore(tmp_path), "x")
+    levels = strip.reshape(SIDE, MOMENTS, SIDE, 3).mean(axis=(0, 2, 3)) / 10
+    wanted = np.searchsorted(times, [0.2, 0.6, 1.0, 1.4, 1.8])
+    assert np.allclose(levels, wanted, atol=0.2)
+
+
+def test_training_time_counts_steps_and_no_pauses() -> None:
+    # 10 steps of 16 clips at 40 clips/s take 4 s, the next 10 at 20 clips/s take 8 s, whatever the clock said between.
+    lines = [{"step": 10, "clips_per_second": 40.0}, {"step": 20, "clips_per_second": 20.0}]
+    assert training_seconds(lines, clips_per_step=16) == pytest.approx(12.0)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_confusion_matrix_is_legible_at_every_shade(theme: str) -> None:
+    light, dark = (
+        dict(re.findall(r"--([\w-]+): ([^;]+);", block)) for block in re.findall(r":root {(.*?)}", STYLE, re.S)
+    )
+    colours = light if theme == "light" else {**light, **dark}
+    page_colour, heat = rgb(colours["page"]), np.array(colours["heat"].split(), float)
+    for share in np.linspace(0, 1, 101):
+        shade = share * float(colours["heat-strength"])
+        ink = rgb(colours["heat-ink-deep" if share > DEEP else "heat-ink"])
+        assert contrast(page_colour * (1 - shade) + heat * shade, ink) >= 4.5, share
+
+
+def rgb(colour: str) -> np.ndarray:
+    return np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)], float)
+
+
+def contrast(first: np.ndarray, second: np.ndarray) -> float:
+    """WCAG 2.2 contrast ratio of two sRGB colours 0..255."""
+    bright, dim = sorted((luminance(first), luminance(second)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def luminance(colour: np.ndarray) -> float:
+    c = colour / 255
+    return float(np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on PATH")
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def widest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fullest page there is: eight emotions, drawn, leaky, with a baseline and pictures."""
+    folder = tmp_path_factory.mktemp("widest")
+    run = judge(make_run(folder / "run", EIGHT, leaky=True, synthetic=True), EIGHT)
+    frame = judge(make_run(folder / "frame", EIGHT, arch="single_frame"), EIGHT, skill=1.1)
+    shown = [prediction.clip_id for prediction in hardest(read_record(run).predictions)]
+    return write_report(run, make_store(folder / "clips", shown), frame)
+
+
+@pytest.mark.parametrize("width", [360, 800, 1600])
+def test_in_a_browser_nothing_sticks_out_is_fetched_or_complained_of(
+    browser: Browser, widest: Path, width: int
+) -> None:
+    browser.open(widest, width)
+    browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate(TOO_WIDE) == []
+    assert browser.requests() == [widest.resolve().as_uri()]
+    assert browser.complaints() == []
+    assert browser.evaluate("[...document.images].every(i => i.naturalWidth === 600)")
+
+
+# Cells and headings whose words are wider than their own box, and SVG texts that leave their drawing.
+TOO_WIDE = """[...document.querySelectorAll('td, th, h1, h2, h3, dd, dt, p, pre')]
+    .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.trim().slice(0, 40))
+    .concat([...document.querySelectorAll('svg.chart text')].filter(t => {
+        const inner = t.getBoundingClientRect(), outer = t.closest('svg').getBoundingClientRect();
+        return inner.left < outer.left - 1 || inner.right > outer.right + 1 || inner.bottom > outer.bottom + 1;
+    }).map(t => t.textContent))"""
+
+
+def test_in_a_browser_the_page_follows_the_reader_s_theme(browser: Browser, widest: Path) -> None:
+    seen = {}
+    for dark in (False, True):
+        browser.open(widest, 1600, dark=dark)
+        colour = browser.evaluate("getComputedStyle(document.querySelector('svg .line-a')).stroke")
+        seen[dark] = (browser.evaluate("getComputedStyle(document.body).backgroundColor"), colour)
+    assert seen[False] == ("rgb(247, 246, 243)", "rgb(11, 98, 168)")
+    assert seen[True] == ("rgb(18, 21, 24)", "rgb(109, 181, 245)")
+
+
+def test_in_a_browser_every_entry_of_the_list_of_sections_leads_somewhere(browser: Browser, widest: Path) -> None:
+    browser.open(widest, 1600)
+    lost = "[...document.querySelectorAll('nav a')].filter(a => !document.querySelector(a.hash)).map(a => a.hash)"
+    assert browser.evaluate("document.querySelectorAll('nav a').length") == 11
+    assert browser.evaluate(lost) == []

@@ -1,0 +1,275 @@
+"""The report: reads a run directory and writes `report.html`, one page without network, script or outside file.
+
+It only composes: `wording` makes the figures and sentences, `charts` the drawings, `templates/report.html.j2` the page.
+What a run does not have (one that was interrupted, or never evaluated) the page says in words. The same run directory
+gives the same bytes.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from manifests.clips import ClipStore
+from manifests.files import write_text
+from trainer import charts, wording
+from trainer.hardest import MOMENTS, SIDE, card, hardest
+from trainer.record import Record, read_record
+
+# The share from which a cell of the confusion matrix takes the other ink; report.css is tuned to it in both themes.
+DEEP = 0.72
+SPLITS = (("Trained on", "train"), ("Validated on", "val"), ("Judged on", "test"))
+FOLDED = 12  # actors that are shown before the rest is folded away
+
+
+def write_report(run: Path, store: ClipStore | None, baseline: Path | None = None) -> Path:
+    """Write `run`/report.html and return its path.
+
+    `store` gives the pictures of the hardest videos, `baseline` is another run directory to stand beside. Raises
+    UserError where either directory is none of a run.
+    """
+    page = page_of(read_record(run), store, read_record(baseline) if baseline else None)
+    target = run / "report.html"
+    write_text(target, _environment().get_template("report.html.j2").render(page))
+    return target
+
+
+def page_of(record: Record, store: ClipStore | None, baseline: Record | None) -> dict[str, Any]:
+    """Everything the template shows: finished figures, sentences and drawings, and which sections there are."""
+    facts = record.facts
+    return {
+        "title": f"{wording.model(facts['config']['model'])}, run {facts['run_id']}",
+        "facts": facts,
+        "manifest": facts["manifest"],
+        "ending": wording.ending(epochs_done(record), epochs_asked(record), record.status, record.outcome),
+        "trained": trained(record),
+        "best_validation": wording.best_validation(record.validations),
+        "curves": curves(record),
+        "provenance": provenance(record),
+        "settings": flatten(facts["config"]),
+        "judged": judged(record, record.evaluation, store, baseline) if record.evaluation else None,
+    }
+
+
+def judged(
+    record: Record, evaluation: Mapping[str, Any], store: ClipStore | None, baseline: Record | None
+) -> dict[str, Any]:
+    """What the page shows of an evaluation."""
+    manifest, groups, labels = record.facts["manifest"], evaluation["groups"], evaluation["labels"]
+    datasets = [row["name"] for row in groups["dataset"]]
+    return {
+        "verdict": wording.verdict(evaluation, leaky=manifest["leaky"], synthetic=manifest["synthetic"]),
+        "comparison": compare(record, evaluation, baseline) if baseline else None,
+        "views": wording.views(evaluation),
+        "scores": scores(evaluation, baseline),
+        "labels": labels,
+        "matrix": [heat_row(row) for row in evaluation["confusion"]],
+        "mistakes": wording.mistakes_sentence(wording.commonest_mistakes(evaluation["confusion"], labels)),
+        "per_class": [{**row, "drawing": charts.bar(row["recall"])} for row in evaluation["per_class"]],
+        "actors": wording.actors_sentence(groups["actor"]),
+        "groups": {name: group_rows(name, rows) for name, rows in groups.items()},
+        "folded": FOLDED,
+        "calibration": calibration(evaluation["calibration"]),
+        "predicted": bool(record.predictions),
+        "hardest": [card(prediction, store) for prediction in hardest(record.predictions)],
+        "pictures": wording.pictures(datasets, synthetic=manifest["synthetic"], at_hand=store is not None),
+        "strip_size": (MOMENTS * SIDE, SIDE),
+        "skipped": evaluation["skipped"],
+    }
+
+
+def compare(record: Record, evaluation: Mapping[str, Any], baseline: Record) -> str:
+    """UAR beside the baseline's; with an interval of the difference where both left predictions of the same videos."""
+    # Only here: it brings torch and torchmetrics, whose import takes longer than all the rest of a report.
+    from trainer.metrics import paired_interval
+
+    ours = {p.clip_id: p for p in record.predictions}
+    theirs = {p.clip_id: p for p in baseline.predictions}
+    classes = {label: index for index, label in enumerate(evaluation["labels"])}
+    bounds = None
+    if ours and ours.keys() == theirs.keys() and evaluation["labels"] == baseline.facts["labels"]:
+        bounds = paired_interval(
+            np.array([classes[p.predicted] for p in ours.values()]),
+            np.array([classes[theirs[clip].predicted] for clip in ours]),
+            np.array([classes[p.label] for p in ours.values()]),
+            np.array([p.actor for p in ours.values()]),
+            len(classes),
+            record.facts["seed"],
+        )
+    return wording.compare(evaluation, baseline.evaluation, wording.model(baseline.facts["config"]["model"]), bounds)
+
+
+def scores(evaluation: Mapping[str, Any], baseline: Record | None) -> list[dict[str, Any]]:
+    """The rows of the table of scores: name, figure, interval, drawing."""
+    chance = 1 / len(evaluation["labels"])
+
+    def row(name: str, note: str, score: float, bounds: Any, look: str) -> dict[str, Any]:
+        told = wording.interval(bounds) if bounds else ""
+        drawing = charts.whisker(score, bounds, chance, look)
+        return {"name": name, "note": note, "score": wording.percent(score), "interval": told, "drawing": drawing}
+
+    overall = evaluation["overall"]
+    rows = [
+        row("UAR", "mean of the emotions' recalls", overall["uar"], overall["uar_interval"], "a"),
+        row("WAR", "share of all videos", overall["war"], overall["war_interval"], "a"),
+        row("Macro-F1", "mean of the emotions' F1", overall["macro_f1"], None, "a"),
+        row("UAR, one view", "no averaging over views", evaluation["one_view"]["uar"], None, "a"),
+    ]
+    if baseline is not None and baseline.evaluation is not None:
+        theirs = baseline.evaluation["overall"]
+        name = wording.model(baseline.facts["config"]["model"])
+        rows.append(row("Baseline UAR", name, theirs["uar"], theirs["uar_interval"], "b"))
+    return [*rows, row("Chance UAR", "always the same answer", chance, None, "c")]
+
+
+def heat_row(row: Sequence[int]) -> list[dict[str, Any]]:
+    """The cells of one true class: the count, its share of the row in words and as a shade, and which ink it takes."""
+    total = sum(row)
+    cells = []
+    for count in row:
+        share = count / total if total else None
+        ink = "deep" if share is not None and share > DEEP else ""
+        cells.append(
+            {"count": f"{count:,}", "share": wording.percent(share, 0), "shade": round(share or 0, 3), "ink": ink}
+        )
+    return cells
+
+
+def group_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of one kind of group; actors from the worst read to the best, the others as they come."""
+    ordered = sorted(rows, key=lambda row: (row["war"], row["name"])) if name == "actor" else rows
+    return [{**row, "drawing": charts.bar(row["war"])} for row in ordered]
+
+
+def calibration(measured: Mapping[str, Any]) -> dict[str, Any]:
+    sentence = wording.confidence_sentence(measured)
+    points = [(b["confidence"], b["accuracy"], b["clips"]) for b in measured["bins"]]
+    return {
+        **measured,
+        "sentence": sentence,
+        "drawing": charts.reliability(points, f"Share right by confidence. {sentence}"),
+    }
+
+
+def curves(record: Record) -> list[tuple[str, Markup]]:
+    """Title and drawing of each curve that the run has points for."""
+    steps, validations = record.steps, record.validations
+    drawn = []
+    if steps or validations:
+        drawn.append(("Loss", loss_chart(points_of(steps, "loss"), points_of(validations, "loss"))))
+    if validations:
+        chance = 1 / len(record.facts["labels"])
+        lines = [
+            charts.Line("UAR", points_of(validations, "uar"), "a", dots=True),
+            charts.Line("WAR", points_of(validations, "war"), "b", dots=True),
+            charts.Line("chance", [(0, chance), (validations[-1]["step"], chance)], "rule"),
+        ]
+        said = f"UAR and WAR on the validation actors. {wording.best_validation(validations)}"
+        drawn.append(("Validation score, %", charts.line_chart(lines, said, (0, 1), lambda y: f"{100 * y:.0f}")))
+    if steps:
+        speed = points_of(steps, "clips_per_second")
+        top = max(y for _, y in speed)
+        said = f"Training speed over the steps. {wording.speed(steps)}."
+        line = charts.Line("clips/s", charts.thin(speed), "a")
+        drawn.append(("Speed", charts.line_chart([line], said, (0, top), lambda y: f"{y:g}")))
+    return drawn
+
+
+def loss_chart(train: list[charts.Point], val: list[charts.Point]) -> Markup:
+    smoothed = list(zip([x for x, _ in train], charts.smooth([y for _, y in train]), strict=True))
+    lines = [
+        charts.Line("", charts.thin(train), "faint"),
+        charts.Line("training", charts.thin(smoothed), "a"),
+        charts.Line("validation", val, "b", dots=True),
+    ]
+    ends = [
+        f"{name} ends at {wording.number(p[-1][1])}" for name, p in (("training", smoothed), ("validation", val)) if p
+    ]
+    top = max((y for _, y in [*train, *val] if math.isfinite(y)), default=1.0)
+    said = f"Loss over the steps: {', '.join(ends)}."
+    return charts.line_chart([line for line in lines if line.points], said, (0, top), lambda y: f"{y:g}")
+
+
+def points_of(lines: Sequence[Mapping[str, Any]], key: str) -> list[charts.Point]:
+    return [(line["step"], line[key]) for line in lines]
+
+
+def trained(record: Record) -> list[tuple[str, str]]:
+    """Name and value of what was trained, on what, how long and how fast."""
+    facts, config = record.facts, record.facts["config"]
+    counts = facts["manifest"]["counts"]
+    rows = [
+        ("Model", f"{wording.model(config['model'])}, {wording.millions(facts['model']['parameters'])} parameters"),
+        ("Input", wording.model_input(config)),
+        ("Emotions", ", ".join(facts["labels"])),
+        *((title, wording.people(counts[split])) for title, split in SPLITS if split in counts),
+        ("Epochs", f"{epochs_done(record)} of {epochs_asked(record)}"),
+    ]
+    if record.steps:
+        seconds = training_seconds(record.steps, config["data"]["batch"] * config["data"]["clips_per_video"])
+        rows += [("Time in training steps", wording.duration(seconds)), ("Speed", wording.speed(record.steps))]
+    return [*rows, ("Machine", wording.machine(facts["hardware"])), ("Started", wording.moment(facts["started"]))]
+
+
+def epochs_done(record: Record) -> int:
+    """Epochs are counted from 0 in metrics.jsonl, and each ends with one evaluation."""
+    return max((line["epoch"] for line in record.validations), default=-1) + 1
+
+
+def epochs_asked(record: Record) -> int:
+    return int(record.facts["config"]["optim"]["epochs"])
+
+
+def training_seconds(steps: Sequence[Mapping[str, Any]], clips_per_step: int) -> float:
+    """Seconds spent in training steps, from the logged speed: pauses between sessions and validation do not count."""
+    seconds, before = 0.0, 0
+    for line in steps:
+        seconds += (line["step"] - before) * clips_per_step / line["clips_per_second"]
+        before = line["step"]
+    return seconds
+
+
+def provenance(record: Record) -> list[tuple[str, str]]:
+    """Name and value of everything that decides the result: code, data, weights, seed, versions."""
+    facts = record.facts
+    rows = [
+        ("Code revision", facts["git_revision"] or "not known (no git checkout)"),
+        ("Seed", str(facts["seed"])),
+        ("Manifest", facts["manifest"]["path"]),
+        ("Manifest sha256", facts["manifest"]["sha256"]),
+        ("Prepared clips", ", ".join(f"{key} {value}" for key, value in facts["clips"].items())),
+        ("Versions", ", ".join(f"{name} {value}" for name, value in facts["versions"].items())),
+    ]
+    if record.evaluation:
+        speed = wording.number(record.evaluation["clips_per_second"], 1)
+        rows.append(("Weights sha256", record.evaluation["weights_sha256"]))
+        rows.append(("Judging took", f"{wording.duration(record.evaluation['seconds'])}, {speed} views/s"))
+    return rows
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as dotted names and values, in their order."""
+    rows: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            rows += flatten(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", json.dumps(value)))
+    return rows
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(share=wording.in_hundred, figure=wording.number, plural=wording.plural)
+    return environment

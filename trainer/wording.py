@@ -1,0 +1,265 @@
+"""What the report says: pure functions from a run's numbers to the figures and sentences that are printed.
+
+Shares are fractions 0..1 on the way in and per cent on the way out. A value that is not defined (None or NaN, such as a
+share of no videos) is printed as a dash, never as a zero.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+UNDEFINED = "–"
+# Signs that belong to their number stay on its line.
+NBSP = "\u00a0"
+MINUS = "\u2212"
+
+
+def in_hundred(share: float | None, digits: int = 1) -> str:
+    """0.8417 -> `84.2`, for a column whose head says per cent."""
+    return f"{100 * share:.{digits}f}" if share is not None and math.isfinite(share) else UNDEFINED
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.8417 -> `84.2 %`."""
+    figure = in_hundred(share, digits)
+    return figure if figure == UNDEFINED else f"{figure}{NBSP}%"
+
+
+def interval(bounds: Sequence[float]) -> str:
+    """(0.781, 0.903) -> `78.1 to 90.3 %`."""
+    low, high = bounds
+    return f"{in_hundred(low)} to {percent(high)}"
+
+
+def points(difference: float) -> str:
+    """A difference of two shares in percentage points: 0.232 -> `23.2 points`; the sign is left to the sentence."""
+    rounded = f"{100 * abs(difference):.1f}"
+    return f"{rounded}{NBSP}{'point' if rounded == '1.0' else 'points'}"
+
+
+def signed(difference: float) -> str:
+    """A difference of two shares in points, with its sign and without the word: 0.151 -> `+15.1`, -0.02 -> `−2.0`."""
+    return f"{100 * difference:+.1f}".replace("-", MINUS)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A plain figure such as a loss: 1.70432 -> `1.70`, -0.5 -> `−0.50`, 12480 with no digits -> `12,480`."""
+    return f"{value:,.{digits}f}".replace("-", MINUS) if value is not None and math.isfinite(value) else UNDEFINED
+
+
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """1, `actor` -> `1 actor`; 1200, `video` -> `1,200 videos`."""
+    return f"{count:,}{NBSP}{noun if count == 1 else nouns or noun + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """154.2 -> `2 min 34 s`, 7512 -> `2 h 05 min`, 3.21 -> `3.2 s`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f}{NBSP}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{NBSP}min {rest:02d}{NBSP}s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours:,}{NBSP}h {minutes:02d}{NBSP}min"
+
+
+def millions(count: int) -> str:
+    """33646000 -> `33.6 million`; small counts are given in full."""
+    return f"{count / 1e6:.1f}{NBSP}million" if count >= 1_000_000 else f"{count:,}"
+
+
+def moment(iso: str) -> str:
+    """An ISO time -> `22 November 2025, 14:21 UTC`; a time without zone is taken as UTC."""
+    time = datetime.fromisoformat(iso)
+    time = time.astimezone(UTC) if time.tzinfo else time
+    return f"{time.day}{NBSP}{time:%B %Y, %H:%M} UTC"
+
+
+def verdict(evaluation: Mapping[str, Any], *, leaky: bool, synthetic: bool) -> tuple[str, str]:
+    """The two headline sentences: how many videos are read right; then WAR and UAR with intervals, and chance."""
+    overall, classes = evaluation["overall"], len(evaluation["labels"])
+    actors = plural(evaluation["actors"], "drawn actor" if synthetic else "actor")
+    war = (
+        f"Of {plural(evaluation['clips'], 'video')} of {actors}{acquaintance(evaluation['split'], leaky)}, "
+        f"the model reads the emotion right in {percent(overall['war'])}."
+    )
+    uar = (
+        f"Its 95{NBSP}% interval is {interval(overall['war_interval'])} (WAR). With each of the {classes} emotions "
+        f"counted alike it is {percent(overall['uar'])}, {interval(overall['uar_interval'])} (UAR). "
+        f"Guessing gives {percent(1 / classes)}."
+    )
+    return war, uar
+
+
+def acquaintance(split: str, leaky: bool) -> str:
+    """What the model knows of a split's actors, to follow that word: only an honest test split's had no say at all."""
+    if split == "train":
+        return " that the model was trained on"
+    if leaky:
+        return ", some of whom the model was trained on"
+    return " never seen in training" if split == "test" else " not trained on, but used to choose the weights"
+
+
+def compare(
+    evaluation: Mapping[str, Any], baseline: Mapping[str, Any] | None, name: str, bounds: Sequence[float] | None
+) -> str:
+    """UAR beside the baseline's, `bounds` the 95 % interval of the difference (first minus baseline) where it is known.
+
+    No difference is given unless both were judged on the same videos and classes.
+    """
+    if baseline is None:
+        return f"The baseline ({name}) has not been evaluated, so there is nothing to compare with yet."
+    differing = [
+        word
+        for word, key in (
+            ("manifests", "manifest_sha256"),
+            ("splits", "split"),
+            ("classes", "labels"),
+            ("numbers of videos", "clips"),
+        )
+        if evaluation[key] != baseline[key]
+    ]
+    theirs = f"The baseline ({name}) reaches {percent(baseline['overall']['uar'])} UAR"
+    if differing:
+        different = " and ".join(differing)
+        return f"{theirs}, but the two were judged on different {different}, so the scores cannot be compared."
+    gain = evaluation["overall"]["uar"] - baseline["overall"]["uar"]
+    known = f" (95{NBSP}% interval of the difference {signed(bounds[0])} to {signed(bounds[1])})" if bounds else ""
+    if points(gain) == points(0):
+        return f"{theirs}: no difference{known}."
+    return f"{theirs}: this model is {points(gain)} {'better' if gain > 0 else 'worse'}{known}."
+
+
+def views(evaluation: Mapping[str, Any]) -> str:
+    """What one prediction is: how many views of a video are averaged, and what a single view would have scored."""
+    clips, flip, one = evaluation["views"]["clips"], evaluation["views"]["flip"], evaluation["one_view"]
+    total = clips * (2 if flip else 1)
+    if total == 1:
+        return "Scores are per video, from one view of each."
+    made_of = plural(clips, "clip") + (
+        f" across its length, each also mirrored: {total} views" if flip else " across its length"
+    )
+    return (
+        f"Scores are per video, not per clip: a video's prediction is the mean over {made_of}. "
+        f"One view alone scores {percent(one['war'])} WAR, {percent(one['uar'])} UAR."
+    )
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """`count` of the `of` videos of class `true` were read as `predicted`."""
+
+    true: str
+    predicted: str
+    count: int
+    of: int
+
+
+def commonest_mistakes(confusion: Sequence[Sequence[int]], labels: Sequence[str], most: int = 3) -> list[Mistake]:
+    """The off-diagonal cells with the largest share of their row (rows = true), largest first; ties by count."""
+    mistakes = [
+        Mistake(true, labels[column], row[column], sum(row))
+        for (at, true), row in zip(enumerate(labels), confusion, strict=True)
+        for column in range(len(labels))
+        if column != at and row[column]
+    ]
+    return sorted(mistakes, key=lambda m: (-m.count / m.of, -m.count))[:most]
+
+
+def mistakes_sentence(mistakes: Sequence[Mistake]) -> str:
+    if not mistakes:
+        return "No video was misread."
+    told = [f"{m.true} taken for {m.predicted} ({m.count} of {plural(m.of, 'video')})" for m in mistakes]
+    return f"Most often confused: {'; '.join(told)}."
+
+
+def actors_sentence(actors: Sequence[Mapping[str, Any]]) -> str:
+    """The spread over people: the worst-read actor by name, and how far the best is away."""
+    if len(actors) < 2:
+        return "Only one actor was judged: nothing can be said about how the score differs between people."
+    worst, best = min(actors, key=lambda a: a["war"]), max(actors, key=lambda a: a["war"])
+    right = f"{round(worst['war'] * worst['clips'])} of {plural(worst['clips'], 'video')} right"
+    return (
+        f"Hardest to read is {worst['name']}: {right} ({percent(worst['war'])}). "
+        f"Easiest is {best['name']} ({percent(best['war'])}), {points(best['war'] - worst['war'])} apart."
+    )
+
+
+def confidence_sentence(calibration: Mapping[str, Any]) -> str:
+    """Mean confidence beside accuracy, over all videos, and which way the model errs."""
+    bins = [b for b in calibration["bins"] if b["clips"]]
+    clips = sum(b["clips"] for b in bins)
+    sure = sum(b["confidence"] * b["clips"] for b in bins) / clips
+    right = sum(b["accuracy"] * b["clips"] for b in bins) / clips
+    if abs(sure - right) < 0.01:
+        judgement = "about as sure as it may be"
+    else:
+        judgement = f"{points(sure - right)} {'too sure' if sure > right else 'too modest'}"
+    return (
+        f"On average the model is {percent(sure)} sure and right in {percent(right)}: {judgement}. "
+        f"Its stated confidence is off by {percent(calibration['ece'])} on average (ECE)."
+    )
+
+
+def best_validation(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """Where the validation UAR peaked; epochs are counted from 1 for people."""
+    if not evaluations:
+        return "No validation score has been logged yet."
+    best = max(evaluations, key=lambda e: e["uar"])
+    return f"Validation UAR peaked at {percent(best['uar'])} in epoch {best['epoch'] + 1}, step {best['step']:,}."
+
+
+def ending(done: int, asked: int, status: Mapping[str, Any] | None, outcome: Mapping[str, Any] | None) -> str:
+    """How far training came, of `asked` epochs, and how the run ended if not well."""
+    if outcome is not None and outcome["outcome"] != "finished":
+        was = "" if outcome["outcome"] == "failed" else "was "
+        return f"The run {was}{outcome['outcome']} after {done} of {plural(asked, 'epoch')}: {outcome['reason']}."
+    if done == asked or outcome is not None:
+        return f"Training went through {'all' if done == asked else done} of its {plural(asked, 'epoch')}."
+    if status is None:
+        return "The run has not begun."
+    seen = moment(status["heartbeat"])
+    return f"The run has not ended: {done} of {plural(asked, 'epoch')} done, last sign of life {seen}."
+
+
+def model(settings: Mapping[str, Any]) -> str:
+    """The name of a network, from the model settings of its recipe."""
+    if settings["arch"] == "single_frame":
+        return "single-frame ResNet-18"
+    return f"SlowFast-R{settings['depth']}{' with SE' if settings['se_ratio'] else ''}"
+
+
+def model_input(config: Mapping[str, Any]) -> str:
+    """What the network sees of a video at once."""
+    data = config["data"]
+    frames = "1 frame, the middle one" if config["model"]["arch"] == "single_frame" else f"{data['frames']} frames"
+    return f"{frames} of {data['span']:g}{NBSP}s, {data['size']} × {data['size']} pixels"
+
+
+def people(split: Mapping[str, int]) -> str:
+    return f"{plural(split['clips'], 'video')} of {plural(split['actors'], 'actor')}"
+
+
+def machine(hardware: Mapping[str, Any]) -> str:
+    device = "" if hardware["device"] == "cpu" else f"{hardware['device']}; "
+    return f"{device}{hardware['cpu']}, {plural(hardware['cores'], 'core')}, {hardware['memory_gb']:g}{NBSP}GB"
+
+
+def speed(steps: Sequence[Mapping[str, Any]]) -> str:
+    """Median speed, and the mean share of the time in which training waited for data."""
+    clips = statistics.median(line["clips_per_second"] for line in steps)
+    waiting = statistics.fmean(line["data_wait"] for line in steps)
+    return f"{number(clips, 1)} clips/s, {percent(waiting, 0)} of the time waiting for data"
+
+
+def pictures(datasets: Sequence[str], *, synthetic: bool, at_hand: bool) -> str:
+    """What the thumbnails are and under which licence they stand."""
+    if not at_hand:
+        return "Pictures are left out, because no prepared clips were given."
+    licences = {"ravdess": "RAVDESS (CC BY-NC-SA 4.0)", "crema": "CREMA-D (ODbL 1.0)"}
+    named = [] if synthetic else [licences[name] for name in datasets if name in licences]
+    origin = f" The pictures come from {' and '.join(named)}; pass this page on under the same terms." if named else ""
+    return f"Each strip shows five moments from the start of a video to its end.{origin}"
