@@ -1,0 +1,174 @@
+"""Settings of one training recipe: read from YAML into frozen models that refuse what they do not know.
+
+The config stops at the entry point: everything below it takes plain values.
+"""
+
+import copy
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from manifests.errors import UserError
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(Settings):
+    arch: Literal["slowfast", "single_frame"]
+    depth: Literal[18, 50, 101] = Field(50, description="ResNet depth of both pathways (slowfast)")
+    width: int = Field(
+        64, ge=8, multiple_of=8, description="stem channels of the slow pathway; Kinetics weights have 64"
+    )
+    alpha: int = Field(4, ge=2, description="fast frames per slow frame")
+    se_ratio: float | None = Field(0.0625, gt=0, le=1, description="squeeze width of the SE gates; null leaves SE out")
+    dropout: float = Field(0.5, ge=0, lt=1)
+    pretrained: str | None = Field(
+        None, description="Kinetics-400 checkpoint (.pyth) to start from; null: from scratch"
+    )
+
+
+class DataSettings(Settings):
+    frames: int = Field(32, ge=4, description="frames per clip; a multiple of alpha")
+    span: float = Field(2.1, gt=0, description="seconds that a clip covers; a shorter video is covered whole")
+    size: int = Field(224, ge=32, description="pixels, height and width of the network's input")
+    clips_per_video: int = Field(2, ge=1, description="clips drawn from each video per training step, logits averaged")
+    batch: int = Field(8, ge=1, description="videos per step")
+    workers: int = Field(2, ge=0, description="loader processes")
+
+
+class AugmentSettings(Settings):
+    """Every draw is made once per clip, so that nothing moves that did not move before the camera."""
+
+    flip: float = Field(0.5, ge=0, le=1, description="probability of mirroring")
+    rotate: float = Field(8.0, ge=0, le=20, description="degrees either way")
+    translate: float = Field(0.06, ge=0, le=0.2, description="share of the side either way")
+    scale: tuple[float, float] = (0.9, 1.1)
+    brightness: float = Field(0.25, ge=0, lt=1)
+    contrast: float = Field(0.25, ge=0, lt=1)
+    saturation: float = Field(0.2, ge=0, lt=1)
+    hue: float = Field(0.03, ge=0, le=0.1)
+    grayscale: float = Field(0.1, ge=0, le=1, description="probability")
+    blur: float = Field(0.1, ge=0, le=1, description="probability")
+    erase: float = Field(0.25, ge=0, le=1, description="probability of one rectangle, the same in all frames")
+
+
+class OptimSettings(Settings):
+    epochs: int = Field(50, ge=1)
+    lr: float = Field(1e-3, gt=0, description="peak rate of the head and the SE gates")
+    backbone_lr: float = Field(1e-4, gt=0, description="peak rate of everything else")
+    weight_decay: float = Field(0.02, ge=0, description="none on BatchNorm, biases and SE gates")
+    warmup: float = Field(
+        0.1, ge=0, lt=1, description="share of all steps with a rising rate; a cosine falls to 0 after"
+    )
+    clip_norm: float = Field(5.0, gt=0)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    class_weights: bool = Field(True, description="weigh the loss by 1/sqrt(clips of the class)")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which are the ones evaluated")
+    amp: bool = Field(True, description="bfloat16 autocast on a GPU; the CPU stays in float32")
+
+
+class EvaluationSettings(Settings):
+    clips: int = Field(3, ge=1, description="temporal views per video at test time")
+    flip: bool = Field(True, description="also look at each view mirrored")
+
+
+class Config(Settings):
+    seed: int = Field(1, ge=0)
+    device: Literal["cpu", "cuda"] = "cuda"
+    checkpoint_minutes: float = Field(10.0, gt=0, description="a checkpoint at least this often, besides each epoch's")
+    model: ModelSettings
+    data: DataSettings = DataSettings()
+    augment: AugmentSettings = AugmentSettings()
+    optim: OptimSettings = OptimSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
+def read_config(path: Path, overrides: list[str]) -> Config:
+    """Read a recipe and apply `key.sub=value` overrides.
+
+    Raises UserError naming the key, what is allowed and the nearest spelling.
+    """
+    source = path if path.is_file() else CONFIGS / path.name
+    if not source.is_file():
+        known = ", ".join(sorted(p.name for p in CONFIGS.glob("*.yaml")))
+        raise UserError(f"no config at {path}; give a YAML file, or one of the recipes that come along: {known}")
+    try:
+        tree = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{source} holds no settings; start from one of the recipes in {CONFIGS}")
+    return change_config(tree, overrides)
+
+
+def change_config(tree: dict[str, Any], overrides: list[str]) -> Config:
+    """A config from nested settings with `key.sub=value` overrides applied; raises UserError as `read_config` does."""
+    tree = copy.deepcopy(tree)
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(error)) from None
+    if config.model.arch == "slowfast" and config.data.frames % config.model.alpha:
+        raise UserError(
+            f"data.frames={config.data.frames} is not a multiple of model.alpha={config.model.alpha}; "
+            f"try data.frames={max(config.data.frames // config.model.alpha, 1) * config.model.alpha}"
+        )
+    return config
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """Set `key.sub=value` in the tree; the value is read as YAML: numbers, null and lists mean what they look like."""
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise UserError(f"'{override}' is not a setting; write key=value, for example optim.lr=3e-4")
+    *parents, leaf = key.split(".")
+    branch = tree
+    for parent in parents:
+        branch = branch.setdefault(parent, {})
+        if not isinstance(branch, dict):
+            break
+    if not isinstance(branch, dict) or key not in setting_names():
+        raise UserError(_unknown(key))
+    branch[leaf] = yaml.safe_load(value)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first thing wrong, as one sentence."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return _unknown(key)
+    if first["type"] == "missing":
+        return f"the config has no {key}; add it, or start from one of the recipes in {CONFIGS}"
+    given = first["input"]
+    return f"{key} is {given!r}, but {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _unknown(key: str) -> str:
+    keys = setting_names()
+    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    # A right name in the wrong section (optim.size) is nearest to the same name elsewhere (data.size).
+    same_leaf = [name for name in keys if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    hint = f"did you mean {(same_leaf or near)[0]}?" if same_leaf or near else f"the settings are {', '.join(keys)}"
+    return f"there is no setting {key}; {hint}"
+
+
+def setting_names() -> list[str]:
+    """Every setting as a dotted name, in the order of declaration."""
+    names: list[str] = []
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Settings):
+            names += [f"{name}.{leaf}" for leaf in section.model_fields]
+        else:
+            names.append(name)
+    return names
