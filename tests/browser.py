@@ -102,8 +102,10 @@ class Browser:
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._read())
 
-    def evaluate(self, script: str) -> Any:
-        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+    def evaluate(self, script: str, *, wait: bool = False) -> Any:
+        """The value of an expression in the page; `wait` for it if it is a promise."""
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=wait)
+        return answer["result"].get("value")
 
     def complaints(self) -> list[str]:
         """What the console holds of errors, warnings and violations since the page was opened."""

@@ -1,0 +1,217 @@
+"""What a prediction looks like: frames with a box and bars, the video made of them, and probabilities over time.
+
+The bars stand in a strip below the picture, so that they never hide a face. Emotions keep their colours everywhere.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+
+import av
+import cv2
+import matplotlib
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from manifests.errors import UserError
+
+Picture = NDArray[np.uint8]
+Floats = NDArray[np.floating]
+Colour = tuple[int, int, int]
+
+# After Okabe and Ito's palette for all kinds of colour vision; the yellow is darkened to be seen on white too.
+COLOURS: dict[str, Colour] = {
+    "angry": (213, 94, 0),
+    "calm": (86, 180, 233),
+    "disgust": (0, 158, 115),
+    "fear": (204, 121, 167),
+    "happy": (230, 159, 0),
+    "neutral": (140, 140, 140),
+    "sad": (30, 126, 196),
+    "surprise": (176, 164, 20),
+}
+DASHES = ("-", "--", "-.", ":")
+STRIP, TROUGH, WORDS = (22, 25, 28), (52, 58, 64), (240, 242, 244)
+ROWS = 3
+# In order of preference; browsers play each of them from an MP4.
+ENCODERS: dict[str, dict[str, str]] = {
+    "libx264": {"crf": "20", "preset": "veryfast"},
+    "libopenh264": {},
+    "libvpx-vp9": {"crf": "32", "b": "0"},
+}
+
+
+def draw_frame(frame: Picture, box: Sequence[float] | None, probabilities: Mapping[str, float]) -> Picture:
+    """(H, W, 3) uint8 RGB -> (H + strip_height(W), W, 3): the face's box, and bars of the three likeliest emotions.
+
+    `box` is x, y, width, height in pixels; None where there is no face, which the strip then says in words.
+    """
+    height, width = frame.shape[:2]
+    ranked = sorted(probabilities.items(), key=lambda item: -item[1])[:ROWS] if box is not None else []
+    canvas = np.empty((height + strip_height(width), width, 3), np.uint8)
+    canvas[:height] = frame
+    canvas[height:] = draw_strip(width, ranked)
+    if box is not None and ranked:
+        draw_box(canvas[:height], box, ranked[0][0], ranked[0][1])
+    return canvas
+
+
+def text_size(width: int) -> int:
+    """Pixels of the letters: readable at 320 px, in proportion up to 1920 px."""
+    return round(np.clip(width / 45, 11, 40))
+
+
+def strip_height(width: int) -> int:
+    return round(text_size(width) * (1.5 * ROWS + 1) / 2) * 2
+
+
+def draw_strip(width: int, ranked: Sequence[tuple[str, float]]) -> Picture:
+    """The bars, likeliest first: name, bar, share."""
+    size, height = text_size(width), strip_height(width)
+    strip = Image.new("RGB", (width, height), STRIP)
+    draw = ImageDraw.Draw(strip)
+    edge = size / 2
+    start = edge + 5.6 * size
+    end = max(start, width - edge - 3.2 * size)
+    if not ranked:
+        draw.text((edge, height / 2), "no face in view", fill=WORDS, font=_font(size), anchor="lm")
+    for row, (label, share) in enumerate(ranked):
+        middle = edge + (row + 0.5) * (height - 2 * edge) / ROWS
+        top, bottom = middle - 0.36 * size, middle + 0.36 * size
+        draw.text((edge, middle), label, fill=WORDS, font=_font(size, bold=row == 0), anchor="lm")
+        draw.rectangle((start, top, end, bottom), fill=TROUGH)
+        draw.rectangle((start, top, start + share * (end - start), bottom), fill=colour_of(label))
+        draw.text((width - edge, middle), f"{share:.0%}", fill=WORDS, font=_font(size, bold=row == 0), anchor="rm")
+    return np.asarray(strip)
+
+
+def draw_box(picture: Picture, box: Sequence[float], label: str, share: float) -> None:
+    """Draw the face's box into `picture`, in the emotion's colour with a dark edge, and a tag with its name."""
+    width = picture.shape[1]
+    size, line = text_size(width), max(2, round(width / 320))
+    x, y, w, h = (round(float(value)) for value in box)
+    for colour, thickness in ((STRIP, line + 2), (colour_of(label), line)):
+        cv2.rectangle(picture, (x, y), (x + w, y + h), colour, thickness, cv2.LINE_AA)
+    words = f"{label} {share:.0%}"
+    font = _font(size, bold=True)
+    tag_width, tag_height = round(font.getlength(words) + size), round(1.5 * size)
+    # Above the box; inside it where the box begins at the top of the picture.
+    left = int(np.clip(x, 0, max(width - tag_width, 0)))
+    top = y - tag_height if y >= tag_height else max(y, 0)
+    tag = Image.new("RGB", (tag_width, tag_height), STRIP)
+    ImageDraw.Draw(tag).text((size / 2, tag_height / 2), words, fill=WORDS, font=font, anchor="lm")
+    place = picture[top : top + tag_height, left : left + tag_width]
+    place[:] = np.asarray(tag)[: place.shape[0], : place.shape[1]]
+
+
+def write_video(path: Path, frames: Iterable[Picture], fps: float) -> None:
+    """Encode (H, W, 3) uint8 RGB frames of one size as MP4 that browsers play: H.264, 4:2:0, index in front.
+
+    A side of odd length, which 4:2:0 cannot have, is made even by repeating its last row or column. Raises ValueError
+    if there are no frames or they differ in size, UserError if PyAV came without an encoder.
+    """
+    shape: tuple[int, ...] = ()
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        encoder = available_encoder()
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = container.add_stream(encoder, rate=rate, options=ENCODERS[encoder])
+        assert isinstance(stream, av.VideoStream)
+        for frame in frames:
+            if not shape:
+                shape = frame.shape
+                _set_up(stream, *shape[:2])
+            if frame.shape != shape:
+                raise ValueError(f"a frame of {frame.shape[1]}x{frame.shape[0]} in a video of {shape[1]}x{shape[0]}")
+            container.mux(stream.encode(_to_yuv(frame)))
+        if not shape:
+            raise ValueError("a video needs at least one frame")
+        container.mux(stream.encode(None))
+
+
+def available_encoder() -> str:
+    """The best encoder that this PyAV has; raises UserError if it has none that a browser plays."""
+    for name in ENCODERS:
+        if name in av.codecs_available:
+            return name
+    raise UserError(
+        "this PyAV has no H.264 or VP9 encoder; install the one that brings its own: pip install --force av"
+    )
+
+
+def _set_up(stream: av.VideoStream, height: int, width: int) -> None:
+    stream.height, stream.width, stream.pix_fmt = height + height % 2, width + width % 2, "yuv420p"
+    stream.codec_context.color_range = ColorRange.MPEG
+    stream.codec_context.colorspace = Colorspace.ITU709
+    stream.codec_context.color_primaries = ColorPrimaries.BT709
+    stream.codec_context.color_trc = ColorTrc.BT709
+
+
+def _to_yuv(frame: Picture) -> av.VideoFrame:
+    even = np.pad(frame, [(0, side % 2) for side in frame.shape[:2]] + [(0, 0)], mode="edge")
+    # Said explicitly: the default conversion is BT.601's, which players take for BT.709 and show in wrong colours.
+    return av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
+        format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+    )
+
+
+def plot_timeline(
+    path: Path, times: NDArray[np.floating], probabilities: NDArray[np.floating], labels: Sequence[str]
+) -> None:
+    """A PNG with a line per emotion over `times` (W,) seconds from `probabilities` (W, C), and a band of the likeliest.
+
+    Where windows are missing, because no face was in view, the lines are broken.
+    """
+    figure = Figure(figsize=(10, 4.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    lines, band = figure.subplots(2, 1, sharex=True, height_ratios=(12, 1))
+    moments, shares = with_gaps(times, probabilities)
+    alone = "o" if len(times) == 1 else None
+    for index, label in enumerate(labels):
+        look = {"linestyle": DASHES[index % len(DASHES)], "marker": alone, "linewidth": 2}
+        lines.plot(moments, 100 * shares[:, index], color=_tint(label), label=label, **look)
+    lines.set(ylim=(0, 100), ylabel="probability, %")
+    lines.grid(axis="y", color="#dddddd", linewidth=0.8)
+    lines.spines[["top", "right"]].set_visible(False)
+    # Likeliest on the whole first, as the eye meets the lines.
+    order = np.argsort(-probabilities.mean(axis=0))
+    handles = lines.get_lines()
+    lines.legend(handles=[handles[i] for i in order], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    palette = ListedColormap([_tint(label) for label in labels])
+    for moment, index in zip(times, probabilities.argmax(axis=1), strict=True):
+        band.axvspan(moment - _step(times) / 2, moment + _step(times) / 2, color=palette(int(index)), linewidth=0)
+    band.set(yticks=[], xlabel="seconds", ylabel="likeliest")
+    band.yaxis.label.set(rotation=0, ha="right", va="center")
+    band.spines[:].set_visible(False)
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def with_gaps(times: Floats, probabilities: Floats) -> tuple[Floats, Floats]:
+    """Times and probabilities with a row of NaN wherever two windows lie further apart than is usual."""
+    holes = np.flatnonzero(np.diff(times) > 1.5 * _step(times)) + 1
+    return np.insert(times, holes, times[holes - 1]), np.insert(probabilities, holes, np.nan, axis=0)
+
+
+def colour_of(label: str) -> Colour:
+    return COLOURS.get(label, COLOURS["neutral"])
+
+
+def _step(times: Floats) -> float:
+    """The usual seconds between two windows; 1 for a lonely one."""
+    return float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+
+
+def _tint(label: str) -> tuple[float, ...]:
+    return tuple(value / 255 for value in colour_of(label))
+
+
+@lru_cache
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: the same letters on every machine."""
+    name = f"fonts/ttf/DejaVuSans{'-Bold' if bold else ''}.ttf"
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / name, size)
