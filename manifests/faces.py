@@ -211,7 +211,7 @@ def static_square(boxes: np.ndarray, margin: float) -> Square:
     return Square(round(centre_x - side / 2), round(centre_y - side / 2), side)
 
 
-def centre_square(height: int, width: int) -> Square:
+def centre_square(width: int, height: int) -> Square:
     """The largest square in the middle of a picture, for clips that are kept without a face."""
     side = min(height, width)
     return Square((width - side) // 2, (height - side) // 2, side)

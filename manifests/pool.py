@@ -44,20 +44,25 @@ def map_in_processes(
                     del running[done]
                     yield result
         except BrokenProcessPool:
-            # One of those in flight took the whole pool down; which one shows when each has a process of its own.
+            # One of those in flight took the whole pool down; which one shows when each is tried by itself.
             suspects = list(running.values())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        for job in suspects:
-            yield _alone(function, job, crashed)
+        yield from _one_at_a_time(function, suspects, crashed)
 
 
-def _alone(function: Callable[..., T], job: Job, crashed: Callable[[Job], T]) -> T:
-    with _pool(1) as pool:
-        try:
-            return pool.submit(function, *job).result()
-        except BrokenProcessPool:
-            return crashed(job)
+def _one_at_a_time(function: Callable[..., T], jobs: list[Job], crashed: Callable[[Job], T]) -> Iterator[T]:
+    """With one job in flight, whoever ends the worker is the culprit; the rest goes on in a new one."""
+    left = list(jobs)
+    while left:
+        with _pool(1) as pool:
+            try:
+                while left:
+                    result = pool.submit(function, *left[0]).result()
+                    del left[0]
+                    yield result
+            except BrokenProcessPool:
+                yield crashed(left.pop(0))
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

@@ -36,7 +36,10 @@ from manifests.video import VideoError
 from manifests.workers import usable_cores
 
 SAVE_EVERY_SECONDS = 30.0
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
+}
 
 
 @dataclass(frozen=True)
