@@ -206,7 +206,7 @@ def add_synth(subparsers: Any) -> None:
         "--difficulty", type=float, default=0.3, help="0 clear, 1 faint and noisy (default: %(default)s)"
     )
     parser.add_argument("--every-emotion", action="store_true", help="calm and surprised too, which only RAVDESS has")
-    parser.add_argument("--workers", metavar="N", type=int, default=2, help="processes (default: %(default)s)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that draw (default: one per core)")
 
 
 def run_synth(options: argparse.Namespace) -> None:
@@ -221,7 +221,11 @@ def run_synth(options: argparse.Namespace) -> None:
         every_emotion=options.every_emotion,
         workers=options.workers,
     )
-    print(summary)
+    if not summary.drawn:
+        print(f"nothing to do: all {summary.takes} takes ({summary.files} files) are in {options.out}")
+        return
+    kept = f", kept {summary.takes - summary.drawn}" if summary.drawn < summary.takes else ""
+    print(f"drew {summary.drawn} takes{kept}: {summary.files} files in {options.out}; drawn faces, no person is shown")
 
 
 def add_prepare(subparsers: Any) -> None:

@@ -63,9 +63,9 @@ def build(request: Request) -> Built:
     labels = label_set(request.labels)
     shares = splits.parse_shares(request.split)
     _refuse_contradictions(request)
-    gathered = gather(request.ravdess, request.crema, request.csv, request.root, labels)
-    files = len(gathered.takes) + len(gathered.rejected)
-    takes, dropped = choose_classes(gathered.takes, labels, request.calm, request.channel)
+    takes, gathered = gather(request.ravdess, request.crema, request.csv, request.root, labels)
+    files = len(takes) + len(gathered.rejected)
+    takes, dropped = choose_classes(takes, labels, request.calm, request.channel)
     takes, decoded, verification = _verify(takes, request, gathered)
     twins: dict[str, Any] = compare_twins(takes) if verification == "decoded" else {"compared": 0, "differ": []}
     takes, same = reject_same_bytes(takes)
@@ -77,6 +77,7 @@ def build(request: Request) -> Built:
     takes = takes.sort_values(["dataset", "clip_id"], kind="stable")
     takes, rule = _split(takes, request, shares)
     rows = table.as_table(takes)
+    del takes  # of a million rows two copies are one too many
     gathered.notes += _thin_splits(rows, labels)
     if unlike := twins["differ"]:
         gathered.notes.append(

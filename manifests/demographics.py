@@ -1,9 +1,7 @@
 """What CREMA-D says of its actors and what its raters saw, joined to the takes when the files lie beside the videos."""
 
-import os
 from collections.abc import Callable
 from io import BytesIO
-from pathlib import Path
 
 import pandas as pd
 
@@ -18,21 +16,9 @@ VOTE_LETTERS = ("A", "D", "F", "H", "N", "S")
 FACE_ONLY = "2"
 
 
-def find_beside(folder: Path, root: Path, others: list[str], name: str) -> Path | None:
-    """The file `name` in the corpus folder, or next to it as in the published tree (VideoFlash/ beside the tables).
-
-    `others` are the files in the corpus folder that are no videos, relative to `root`.
-    """
-    inside = sorted(path for path in others if path.rpartition("/")[2] == name)
-    if inside:
-        return root / inside[0]
-    parent = Path(os.path.abspath(folder)).parent
-    return next((path for path in (parent / name, parent / "processedResults" / name) if path.is_file()), None)
-
-
-def join_demographics(takes: pd.DataFrame, table: Path) -> pd.DataFrame:
+def join_demographics(takes: pd.DataFrame, table: bytes) -> pd.DataFrame:
     """Fill sex, age, race and ethnicity of CREMA-D actors; an actor that the table lacks keeps them empty."""
-    people = _read(table, ("ActorID", "Age", "Sex", "Race", "Ethnicity"))
+    people = _read(DEMOGRAPHICS, table, ("ActorID", "Age", "Sex", "Race", "Ethnicity"))
     people["ActorID"] = "crema_" + people["ActorID"]
     people = people.drop_duplicates("ActorID").set_index("ActorID")
     known = takes["actor"].isin(people.index)
@@ -57,9 +43,9 @@ _PERSON: tuple[tuple[str, str, Callable[[pd.Series], pd.Series]], ...] = (
 )
 
 
-def join_votes(takes: pd.DataFrame, table: Path) -> pd.DataFrame:
+def join_votes(takes: pd.DataFrame, table: bytes) -> pd.DataFrame:
     """Add the columns VOTES: how many raters, shown the face alone, chose each emotion; NA for a take without votes."""
-    votes = _read(table, ("Unnamed: 0", "fileName", *VOTE_LETTERS))
+    votes = _read(VOTES_TABLE, table, ("Unnamed: 0", "fileName", *VOTE_LETTERS))
     votes = votes[votes["Unnamed: 0"].str.startswith(FACE_ONLY)].drop_duplicates("fileName")
     votes = votes.set_index("crema_" + votes["fileName"])
     return takes.assign(
@@ -70,9 +56,8 @@ def join_votes(takes: pd.DataFrame, table: Path) -> pd.DataFrame:
     )
 
 
-def _read(table: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+def _read(name: str, table: bytes, columns: tuple[str, ...]) -> pd.DataFrame:
     try:
-        content = table.read_bytes()
-        return pd.read_csv(BytesIO(content), dtype=str, keep_default_na=False, usecols=list(columns))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{table} cannot be read as CREMA-D's table ({error}): mend it or move it away") from None
+        return pd.read_csv(BytesIO(table), dtype=str, keep_default_na=False, usecols=list(columns))
+    except ValueError as error:
+        raise UserError(f"{name} cannot be read as CREMA-D's table ({error}): mend it or move it away") from None

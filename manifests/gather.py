@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from manifests.demographics import DEMOGRAPHICS, VOTES_TABLE, find_beside, join_demographics, join_votes
+from manifests.demographics import DEMOGRAPHICS, VOTES_TABLE, join_demographics, join_votes
 from manifests.errors import UserError
 from manifests.recordings import read_recordings
-from manifests.sources import below, common_root, is_s3, list_place
+from manifests.sources import below, common_root, is_s3, list_place, read_place
 from manifests.takes import Rejected, read_takes
 
 SYNTHETIC_MARKER = "synthetic-corpus.json"
@@ -17,11 +17,10 @@ Place = str | Path | None
 
 @dataclass
 class Gathered:
-    """Candidate takes (a row per file) and rejected files; `places` maps each option to its folder or s3:// prefix."""
+    """What is known besides the candidate takes; `places` maps each option to its folder or s3:// prefix."""
 
     root: str
     places: dict[str, str]
-    takes: pd.DataFrame
     rejected: Rejected
     others: dict[str, list[str]]  # by corpus: files that are no videos, relative to the root
     notes: list[str] = field(default_factory=list)
@@ -39,8 +38,13 @@ class Gathered:
         return any((Path(self.root) / folder / SYNTHETIC_MARKER).is_file() for folder in folders)
 
 
-def gather(ravdess: Place, crema: Place, csv: Place, root: Place, labels: tuple[str, ...]) -> Gathered:
-    """List the places and read what names and tables say. Raises UserError for a place without a usable video."""
+def gather(
+    ravdess: Place, crema: Place, csv: Place, root: Place, labels: tuple[str, ...]
+) -> tuple[pd.DataFrame, Gathered]:
+    """List the places and read what names and tables say: candidate takes, a row per file, and all else.
+
+    Raises UserError for a place without a usable video.
+    """
     places = {name: str(place) for name, place in (("ravdess", ravdess), ("crema", crema)) if place}
     folders = [*places.values(), *([str(Path(csv).parent)] if csv else [])]
     if not folders:
@@ -51,27 +55,42 @@ def gather(ravdess: Place, crema: Place, csv: Place, root: Place, labels: tuple[
         if not listing.videos:
             raise UserError(f"there is no video in {places[name]}: give --{name} the folder that holds the videos")
     takes, rejected = read_takes(listings)
+    notes = []
     if csv:
         inside = below(str(Path(csv).parent), base)
-        recorded, refused = read_recordings(Path(csv), "" if inside == "." else f"{inside}/", labels)
+        recorded, refused, repeated = read_recordings(Path(csv), "" if inside == "." else f"{inside}/", labels)
         takes = pd.concat([takes, recorded], ignore_index=True) if len(takes) else recorded
-        rejected += refused
+        rejected += sorted(set(refused))
         places["csv"] = str(csv)
+        if repeated:
+            notes.append(f"{repeated} rows of {Path(csv).name} name a file again, with the same label: counted once")
     if takes.empty:
         path, reason = min(rejected, default=("the table", "it has no rows"))
         raise UserError(f"none of the {len(rejected)} videos can be used, e.g. {path}: {reason}")
-    return Gathered(base, places, takes, rejected, {name: listing.others for name, listing in listings.items()})
+    others = {name: listing.others for name, listing in listings.items()}
+    return takes, Gathered(base, places, rejected, others, notes)
 
 
 def describe_actors(takes: pd.DataFrame, gathered: Gathered) -> pd.DataFrame:
     """Join what CREMA-D publishes about its actors and raters, where it lies beside the videos."""
-    if "crema" not in gathered.places or is_s3(gathered.root) or "crema" not in set(takes["dataset"]):
+    if "crema" not in set(takes["dataset"]):
         return takes
-    folder, root = Path(gathered.places["crema"]), Path(gathered.root)
-    if people := find_beside(folder, root, gathered.others["crema"], DEMOGRAPHICS):
+    if people := _table_beside(gathered, DEMOGRAPHICS):
         takes = join_demographics(takes, people)
     else:
         gathered.notes.append(f"no {DEMOGRAPHICS} beside the CREMA-D videos: sex and age of its actors stay unknown")
-    if votes := find_beside(folder, root, gathered.others["crema"], VOTES_TABLE):
+    if votes := _table_beside(gathered, VOTES_TABLE):
         takes = join_votes(takes, votes)
     return takes
+
+
+def _table_beside(gathered: Gathered, name: str) -> bytes:
+    """The table `name` in the CREMA-D folder, or next to it as in the published tree; empty if there is none."""
+    inside = sorted(path for path in gathered.others["crema"] if path.rpartition("/")[2] == name)
+    if inside:
+        return read_place(gathered.root, inside[0])
+    if is_s3(gathered.root):
+        return b""
+    parent = Path(gathered.places["crema"]).absolute().parent
+    beside = (parent / name, parent / "processedResults" / name)
+    return next((path.read_bytes() for path in beside if path.is_file()), b"")

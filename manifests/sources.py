@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
@@ -80,6 +81,16 @@ def list_place(place: str, root: str) -> Listing:
     return Listing(videos, others, [each for each in rejected if suffix_of(each[0]) in VIDEO_SUFFIXES])
 
 
+def read_place(root: str, path: str) -> bytes:
+    """The content of one small file below the root, be it a folder or an S3 prefix. Raises OSError or UserError."""
+    if not is_s3(root):
+        return (Path(root) / path).read_bytes()
+    bucket, _, prefix = root.removeprefix("s3://").rstrip("/").partition("/")
+    with _s3(f"{root}/{path}") as client:
+        content: bytes = client.get_object(Bucket=bucket, Key=f"{prefix}/{path}" if prefix else path)["Body"].read()
+    return content
+
+
 def printable(path: str) -> str:
     """`path` with what no UTF-8 text file can hold written as escapes, e.g. the byte 0xff as \\xff."""
     text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -112,20 +123,22 @@ def _list_s3(place: str) -> Iterator[Found]:
     """Every object below s3://bucket/prefix, from the listing alone: nothing is downloaded."""
     bucket, _, prefix = place.removeprefix("s3://").rstrip("/").partition("/")
     prefix = f"{prefix}/" if prefix else ""
-    pages = _s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    try:
-        for page in pages:
+    with _s3(place) as client:
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Contents", ()):
                 name = item["Key"][len(prefix) :]
                 if name and not name.endswith("/") and not any(part.startswith(".") for part in name.split("/")):
                     yield Found(name, item["Size"], item["ETag"].strip('"'))
-    except Exception as error:  # botocore's errors share no base with a meaning of its own
-        raise UserError(f"cannot list {place} ({error}): check its name and `aws sts get-caller-identity`") from None
 
 
-def _s3_client() -> Any:
+@contextmanager
+def _s3(place: str) -> Iterator[Any]:
+    """An S3 client; what AWS refuses within the block becomes a sentence about `place`."""
     try:
-        boto3 = import_module("boto3")
+        boto3, exceptions = import_module("boto3"), import_module("botocore.exceptions")
     except ImportError:
-        raise UserError("listing s3:// needs boto3: `pip install boto3`, or give a folder") from None
-    return boto3.client("s3")
+        raise UserError(f"reading {place} needs boto3: `pip install boto3`, or give a folder") from None
+    try:
+        yield boto3.client("s3")
+    except (exceptions.BotoCoreError, exceptions.ClientError) as error:
+        raise UserError(f"cannot read {place} ({error}): check its name and `aws sts get-caller-identity`") from None

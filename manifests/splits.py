@@ -77,7 +77,8 @@ def _deal(counts: np.ndarray, dataset: np.ndarray, order: list[int], shares: np.
     """Deal actors with class counts (A, C) to len(shares) parts; each part gets each corpus while actors suffice."""
     wanted = shares[:, None] * counts.sum(axis=0)
     held = np.zeros_like(wanted)
-    left = np.bincount(dataset)
+    actors_of = np.bincount(dataset)
+    left = actors_of.copy()
     holds = np.zeros((len(shares), len(left)), dtype=bool)
     part_of_actor = np.zeros(len(order), dtype=int)
     for dealt, actor in enumerate(order):
@@ -86,7 +87,8 @@ def _deal(counts: np.ndarray, dataset: np.ndarray, order: list[int], shares: np.
         has, target = has[columns], wanted[:, columns]
         cost = (has * (has + 2 * (held[:, columns] - target)) / target).sum(axis=1)
         lacking, empty = np.logical_not(holds[:, own]), np.logical_not(holds.any(axis=1))
-        allowed = lacking if left[own] <= lacking.sum() else np.ones(len(shares), dtype=bool)
+        must_spread = actors_of[own] >= len(shares) and left[own] <= lacking.sum()
+        allowed = lacking if must_spread else np.ones(len(shares), dtype=bool)
         if len(order) - dealt <= empty.sum():
             allowed = empty
         part = int(np.argmin(np.where(allowed, cost, np.inf)))

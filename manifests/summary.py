@@ -82,8 +82,8 @@ def _emotion_table(rows: pd.DataFrame, labels: tuple[str, ...]) -> Table:
 
 def _print_left_out(console: Console, facts: dict[str, Any]) -> None:
     for why, counts in (("left out", facts["rejected"]), ("not asked for", facts["dropped"])):
-        listed = ", ".join(f"{number} {kind}" for kind, number in counts.items())
-        console.print(f"{why}: {listed or 'nothing'}", markup=False)
+        listed = ", ".join(f"{kind} ({number})" for kind, number in counts.items())
+        console.print(f"{why}: {listed or 'nothing'}", markup=False, soft_wrap=True)
 
 
 def _warn(console: Console, facts: dict[str, Any]) -> None:
