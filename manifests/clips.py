@@ -55,7 +55,7 @@ class Rule:
     margin: float = 0.3
     no_face: str = "reject"  # or "crop": the middle of the picture
     detector: str = ""
-    stride: float = 0.4  # seconds between looks of the detector
+    stride: float = 0.5  # seconds between looks of the detector
     max_fps: float = MAX_FPS
     quality: int = JPEG_QUALITY
     version: int = FORMAT_VERSION

@@ -24,7 +24,7 @@ SCORE_AT_LEAST = 0.8
 LONGEST_SIDE = 640  # what the detector sees at first
 CLOSE_UP_SIDE = 320  # where it still finds faces that fill the picture
 SMALL_FACE = 48  # pixels at LONGEST_SIDE; below that a look at full size is worth its cost
-STRIDE_SECONDS = 0.4  # boxes in between agree with every-frame detection to an IoU of 0.96 and more in the median
+STRIDE_SECONDS = 0.5  # boxes in between agree with every-frame detection to a median IoU of 0.96 and more
 STEADY_SHARE = 0.25  # seen in fewer of the looks between its first and last sighting, it is no face but false alarms
 
 
