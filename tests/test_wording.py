@@ -41,6 +41,7 @@ def plain(text: str) -> str:
         (wording.points(0.01), "1.0 point"),
         (wording.signed(0.151), "+15.1"),
         (wording.signed(-0.02), "−2.0"),
+        (wording.signed(-0.0004), "+0.0"),
         (wording.number(1.70432), "1.70"),
         (wording.number(-0.5), "−0.50"),
         (wording.number(12480, 0), "12,480"),
@@ -78,6 +79,11 @@ def test_the_verdict_names_videos_actors_scores_intervals_and_chance() -> None:
         "Its 95 % interval is 78.1 to 90.3 % (WAR). With each of the 4 emotions counted alike it is 84.2 %, "
         "77.9 to 89.8 % (UAR). Guessing gives 25.0 %."
     )
+
+
+def test_intervals_over_few_actors_come_with_a_warning() -> None:
+    _, uar = wording.verdict({**EVALUATION, "actors": 4}, leaky=False, synthetic=False)
+    assert plain(uar).endswith("With only 4 actors, intervals are rough and tend to be too narrow.")
 
 
 @pytest.mark.parametrize(
@@ -146,6 +152,7 @@ def test_the_hardest_actor_is_named() -> None:
         "Hardest to read is b: 8 of 24 videos right (33.3 %). Easiest is a (91.7 %), 58.3 points apart."
     )
     assert wording.actors_sentence(actors[:1]).startswith("Only one actor was judged")
+    assert plain(wording.actors_sentence([actors[0]] * 3)) == "All 3 actors are read equally well: 91.7 %."
 
 
 @pytest.mark.parametrize(

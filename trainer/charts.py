@@ -113,7 +113,7 @@ def whisker(value: float, bounds: Point | None, mark: float, look: str) -> Marku
 
 def ticks(low: float, high: float, about: int) -> list[float]:
     """Round values (steps of 1, 2 or 5 times a power of ten) that enclose low..high, roughly `about` of them."""
-    if not high > low:
+    if high - low < 1e-9:
         high = low + 1
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))

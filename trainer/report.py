@@ -24,7 +24,7 @@ from trainer.record import Record, read_record
 # The share from which a cell of the confusion matrix takes the other ink; report.css is tuned to it in both themes.
 DEEP = 0.72
 SPLITS = (("Trained on", "train"), ("Validated on", "val"), ("Judged on", "test"))
-FOLDED = 12  # actors that are shown before the rest is folded away
+FOLDED = 16  # actors that are shown before the rest is folded away
 
 
 def write_report(run: Path, store: ClipStore | None, baseline: Path | None = None) -> Path:
@@ -124,7 +124,7 @@ def scores(evaluation: Mapping[str, Any], baseline: Record | None) -> list[dict[
         theirs = baseline.evaluation["overall"]
         name = wording.model(baseline.facts["config"]["model"])
         rows.append(row("Baseline UAR", name, theirs["uar"], theirs["uar_interval"], "b"))
-    return [*rows, row("Chance UAR", "always the same answer", chance, None, "c")]
+    return [*rows, row("Guessing", "an emotion at random", chance, None, "c")]
 
 
 def heat_row(row: Sequence[int]) -> list[dict[str, Any]]:
@@ -167,7 +167,7 @@ def curves(record: Record) -> list[tuple[str, Markup]]:
         lines = [
             charts.Line("UAR", points_of(validations, "uar"), "a", dots=True),
             charts.Line("WAR", points_of(validations, "war"), "b", dots=True),
-            charts.Line("chance", [(0, chance), (validations[-1]["step"], chance)], "rule"),
+            charts.Line("guessing", [(0, chance), (validations[-1]["step"], chance)], "rule"),
         ]
         said = f"UAR and WAR on the validation actors. {wording.best_validation(validations)}"
         drawn.append(("Validation score, %", charts.line_chart(lines, said, (0, 1), lambda y: f"{100 * y:.0f}")))
@@ -204,7 +204,8 @@ def trained(record: Record) -> list[tuple[str, str]]:
     facts, config = record.facts, record.facts["config"]
     counts = facts["manifest"]["counts"]
     rows = [
-        ("Model", f"{wording.model(config['model'])}, {wording.millions(facts['model']['parameters'])} parameters"),
+        ("Model", wording.model(config["model"])),
+        ("Parameters", wording.millions(facts["model"]["parameters"])),
         ("Input", wording.model_input(config)),
         ("Emotions", ", ".join(facts["labels"])),
         *((title, wording.people(counts[split])) for title, split in SPLITS if split in counts),

@@ -15,6 +15,8 @@ UNDEFINED = "–"
 # Signs that belong to their number stay on its line.
 NBSP = "\u00a0"
 MINUS = "\u2212"
+# Below this, resampling actors has little to draw from.
+FEW_ACTORS = 10
 
 
 def in_hundred(share: float | None, digits: int = 1) -> str:
@@ -42,7 +44,8 @@ def points(difference: float) -> str:
 
 def signed(difference: float) -> str:
     """A difference of two shares in points, with its sign and without the word: 0.151 -> `+15.1`, -0.02 -> `−2.0`."""
-    return f"{100 * difference:+.1f}".replace("-", MINUS)
+    # Adding 0.0 turns a negative zero into a plain one.
+    return f"{round(100 * difference, 1) + 0.0:+.1f}".replace("-", MINUS)
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -91,6 +94,8 @@ def verdict(evaluation: Mapping[str, Any], *, leaky: bool, synthetic: bool) -> t
         f"counted alike it is {percent(overall['uar'])}, {interval(overall['uar_interval'])} (UAR). "
         f"Guessing gives {percent(1 / classes)}."
     )
+    if evaluation["actors"] < FEW_ACTORS:
+        uar += f" With only {plural(evaluation['actors'], 'actor')}, intervals are rough and tend to be too narrow."
     return war, uar
 
 
@@ -181,6 +186,8 @@ def actors_sentence(actors: Sequence[Mapping[str, Any]]) -> str:
     if len(actors) < 2:
         return "Only one actor was judged: nothing can be said about how the score differs between people."
     worst, best = min(actors, key=lambda a: a["war"]), max(actors, key=lambda a: a["war"])
+    if worst["war"] == best["war"]:
+        return f"All {plural(len(actors), 'actor')} are read equally well: {percent(worst['war'])}."
     right = f"{round(worst['war'] * worst['clips'])} of {plural(worst['clips'], 'video')} right"
     return (
         f"Hardest to read is {worst['name']}: {right} ({percent(worst['war'])}). "
@@ -236,7 +243,7 @@ def model_input(config: Mapping[str, Any]) -> str:
     """What the network sees of a video at once."""
     data = config["data"]
     frames = "1 frame, the middle one" if config["model"]["arch"] == "single_frame" else f"{data['frames']} frames"
-    return f"{frames} of {data['span']:g}{NBSP}s, {data['size']} × {data['size']} pixels"
+    return f"{frames} of {data['span']:g}{NBSP}s, {data['size']}{NBSP}×{NBSP}{data['size']} pixels"
 
 
 def people(split: Mapping[str, int]) -> str:
