@@ -6,11 +6,13 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.charts import HEIGHT, WIDTH, Line, bar, line_chart, reliability, smooth, thin, ticks, whisker
 
+# Neighbours on a busy machine make single examples slow; that is no failure.
+unhurried = settings(deadline=None)
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 shares = st.floats(0, 1)
 
@@ -19,6 +21,7 @@ def elements(svg: str, tag: str) -> list[ElementTree.Element]:
     return list(ElementTree.fromstring(svg).iter(tag))
 
 
+@unhurried
 @given(low=finite, span=st.floats(1e-3, 1e6), about=st.integers(2, 8))
 def test_ticks_enclose_the_range_evenly_and_are_not_too_many(low: float, span: float, about: int) -> None:
     marks = ticks(low, low + span, about)
@@ -37,6 +40,7 @@ def test_ticks_are_round_numbers(low: float, high: float, expected: list[float])
     assert ticks(low, high, 5) == pytest.approx(expected)
 
 
+@unhurried
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.floats(0, 10) | st.just(math.nan)), max_size=40))
 def test_a_line_chart_stays_inside_its_drawing_and_is_well_formed(points: list[tuple[float, float]]) -> None:
     top = max((y for _, y in points if math.isfinite(y)), default=1.0)
@@ -77,6 +81,7 @@ def test_colours_are_left_to_the_page() -> None:
     assert not re.search(r"fill=|stroke=|style=|#[0-9a-f]{3}|rgb", drawn)
 
 
+@unhurried
 @given(st.lists(st.tuples(shares, shares, st.integers(1, 10_000)), max_size=15))
 def test_reliability_places_every_bin_inside_the_square(bins: list[tuple[float, float, int]]) -> None:
     discs = elements(reliability(bins, "x"), "circle")
@@ -91,6 +96,7 @@ def test_the_disc_of_more_videos_is_larger() -> None:
     assert float(many.get("r", "")) > float(few.get("r", ""))
 
 
+@unhurried
 @given(shares)
 def test_a_bar_is_as_long_as_its_share(share: float) -> None:
     _, filled = elements(bar(share), "rect")
@@ -102,6 +108,7 @@ def test_a_share_that_is_not_defined_has_no_bar(share: float | None) -> None:
     assert len(elements(bar(share), "rect")) == 1
 
 
+@unhurried
 @given(st.tuples(shares, shares).map(sorted), shares)
 def test_a_whisker_covers_its_interval(bounds: list[float], value: float) -> None:
     svg = whisker(value, (bounds[0], bounds[1]), 0.2, "b")
@@ -123,6 +130,7 @@ def test_smoothing_leaves_what_is_not_finite_where_it_is() -> None:
     assert all(value == 1.0 for place, value in enumerate(smoothed) if place != 60)
 
 
+@unhurried
 @given(st.integers(1, 5000), st.integers(2, 700))
 def test_thinning_keeps_the_ends_and_bounds_the_number(count: int, most: int) -> None:
     points = [(float(n), 0.0) for n in range(count)]

@@ -76,7 +76,7 @@ def test_words_are_large_enough_and_clear_of_the_bars(width: int) -> None:
     assert overlay._font(size, bold=True).getlength("100%") < 3.2 * size
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     width=st.integers(16, 400),
     height=st.integers(16, 300),

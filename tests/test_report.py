@@ -365,12 +365,11 @@ def test_training_time_counts_steps_and_no_pauses() -> None:
     assert training_seconds(lines, clips_per_step=16) == pytest.approx(12.0)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", "dark", "print"])
 def test_the_confusion_matrix_is_legible_at_every_shade(theme: str) -> None:
-    light, dark = (
-        dict(re.findall(r"--([\w-]+): ([^;]+);", block)) for block in re.findall(r":root {(.*?)}", STYLE, re.S)
-    )
-    colours = light if theme == "light" else {**light, **dark}
+    blocks = [dict(re.findall(r"--([\w-]+): ([^;]+);", b)) for b in re.findall(r":root {(.*?)}", STYLE, re.S)]
+    light, dark, printed = blocks
+    colours = {**light, **{"light": {}, "dark": dark, "print": printed}[theme]}
     page_colour, heat = rgb(colours["page"]), np.array(colours["heat"].split(), float)
     for share in np.linspace(0, 1, 101):
         shade = share * float(colours["heat-strength"])
