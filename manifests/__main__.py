@@ -62,7 +62,11 @@ def add_build(subparsers: Any) -> None:
         "--root", metavar="DIR", help="what paths are relative to (default: the deepest folder that holds all)"
     )
     where.add_argument(
-        "--out", metavar="FILE.csv", type=Path, required=True, help="the manifest; its companions go beside it"
+        "--out",
+        metavar="FILE.csv",
+        type=Path,
+        required=True,
+        help="the manifest; beside it go its companions and verified.jsonl, the memory of what was decoded",
     )
     what = parser.add_argument_group("what counts as a take, and its class")
     what.add_argument(

@@ -1,6 +1,8 @@
 """How a manifest is made: list, read the names, decode, keep one file per take, label, split, write."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,8 @@ def build(request: Request) -> Built:
     takes, gathered = gather(request.ravdess, request.crema, request.csv, request.root, labels)
     files = len(takes) + len(gathered.rejected)
     takes, dropped = choose_classes(takes, labels, request.calm, request.channel)
-    takes, decoded, verification = _verify(takes, request, gathered)
+    with _writing(request.out):
+        takes, decoded, verification = _verify(takes, request, gathered)
     twins: dict[str, Any] = compare_twins(takes) if verification == "decoded" else {"compared": 0, "differ": []}
     takes, same = reject_same_bytes(takes)
     takes, spare = keep_one_file(takes, request.twins)
@@ -100,11 +103,20 @@ def build(request: Request) -> Built:
         "counts": table.counts_of(rows),
         "actors": {name: sorted(rows.loc[rows["split"] == name, "actor"].unique()) for name in table.SPLITS},
     }
-    changed = table.write_csv(table.rejected_path(request.out), rejected)
-    changed = write_card(request.out, rows, facts, rejected) or changed
-    # Last the table and the JSON that vouches for it: a build that is killed leaves no JSON that lies.
-    changed = table.write_manifest(request.out, rows, facts) or changed
+    with _writing(request.out):
+        changed = table.write_csv(table.rejected_path(request.out), rejected)
+        changed = write_card(request.out, rows, facts, rejected) or changed
+        # Last the table and the JSON that vouches for it: a build that is killed leaves no JSON that lies.
+        changed = table.write_manifest(request.out, rows, facts) or changed
     return Built(rows, facts, rejected, decoded, changed)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {out} ({error.strerror}): make room there, or give another --out") from None
 
 
 def kinds_of(reasons: pd.Series) -> dict[str, int]:
@@ -152,8 +164,9 @@ def _verify(takes: pd.DataFrame, request: Request, gathered: Gathered) -> tuple[
 def _demand_classes(takes: pd.DataFrame, labels: tuple[str, ...], rejected: Rejected) -> None:
     absent = [name for name in labels if name not in set(takes["emotion"])]
     if absent:
-        path, reason = min(rejected, default=("", ""))
-        some = f" ({len(rejected)} files were left out, e.g. {path}: {reason})" if rejected else ""
+        lost = [(path, reason) for path, reason in rejected if not reason.startswith(("copy", "twin"))]
+        path, reason = min(lost, default=("", ""))
+        some = f" ({len(lost)} files were left out, e.g. {path}: {reason})" if lost else ""
         fits = [name for name, known in LABEL_SETS.items() if set(known) <= set(takes["emotion"])]
         cure = f"use --labels {fits[0]}" if fits else "add takes of it, or give --labels the classes that you have"
         raise UserError(f"no take of {', '.join(absent)}{some}: {cure}")

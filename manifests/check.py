@@ -37,12 +37,15 @@ def check(path: Path, root: str | None, decode: bool) -> Iterator[str]:
 
 def _against_facts(path: Path, rows: pd.DataFrame, facts: dict[str, Any]) -> Iterator[str]:
     name = table.facts_path(path).name
-    if table.sha256_of(path) != facts["sha256"]:
+    if sha256_of(path) != facts["sha256"]:
         yield f"its sha256 is not the one in {name}: it was changed after it was built"
     if table.counts_of(rows) != facts.get("counts"):
         yield f"its counts by split, dataset and emotion are not those in {name}"
-    if not table.rejected_path(path).is_file():
-        yield f"{table.rejected_path(path).name} is not beside it: what was left out, and why, is lost"
+    rejected = table.rejected_path(path)
+    if not rejected.is_file():
+        yield f"{rejected.name} is not beside it: what was left out, and why, is lost"
+    elif sha256_of(rejected) != facts.get("rejected_sha256"):
+        yield f"{rejected.name} was changed after it was built"
 
 
 def _against_names(rows: pd.DataFrame) -> Iterator[str]:

@@ -102,7 +102,7 @@ def _list_folder(folder: Path) -> Iterator[Found]:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give the folder that holds the videos")
     seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
         status = os.stat(parent)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
@@ -117,6 +117,11 @@ def _list_folder(folder: Path) -> Iterator[Found]:
             path = os.path.join(parent, name)
             size = os.stat(path).st_size if os.path.isfile(path) else -1
             yield Found(name if inside == "." else f"{inside}/{name}", size, "")
+
+
+def _refuse(error: OSError) -> None:
+    # By default os.walk passes over what it may not read, and takes would be missing in silence.
+    raise UserError(f"cannot list {error.filename} ({error.strerror}): make it readable, or move it away") from None
 
 
 def _list_s3(place: str) -> Iterator[Found]:

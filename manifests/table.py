@@ -19,36 +19,36 @@ VOTES = tuple(f"votes_{name}" for name in ("angry", "disgust", "fear", "happy", 
 
 # dtype of each column, in the order of the file. Empty text is "", an empty number is NA.
 COLUMN_TYPES: dict[str, str] = {
-    "clip_id": "str",
-    "path": "str",
-    "dataset": "str",
-    "emotion": "str",
-    "split": "str",
-    "fold": "Int64",
-    "actor": "str",
-    "sex": "str",
-    "age": "Int64",
-    "intensity": "str",
-    "statement": "str",
+    "clip_id": "str",  # names the take, whichever of its files is used
+    "path": "str",  # below the data root, "/"-separated
+    "dataset": "str",  # ravdess, crema, or the name of own recordings
+    "emotion": "str",  # the class: one of the manifest's labels
+    "split": "str",  # train, val or test
+    "fold": "Int64",  # the fold, from 1, that tests this actor; NA without folds
+    "actor": "str",  # with the dataset in front: ravdess_01, crema_1001
+    "sex": "str",  # female, male, or "" for unknown
+    "age": "Int64",  # years
+    "intensity": "str",  # RAVDESS normal or strong; CREMA-D low, medium, high or unspecified
+    "statement": "str",  # RAVDESS kids or dogs; CREMA-D the sentence's code
     "repetition": "Int64",
-    "channel": "str",
-    "frames": "Int64",
-    "fps": "float64",
-    "width": "Int64",
+    "channel": "str",  # speech or song
+    "frames": "Int64",  # decoded, not promised; as all up to duration NA if nothing was decoded
+    "fps": "float64",  # average
+    "width": "Int64",  # px, upright
     "height": "Int64",
-    "duration": "float64",
-    "sha256": "str",
+    "duration": "float64",  # s
+    "sha256": "str",  # of the file
     "bytes": "Int64",
-    "etag": "str",
-    "modality": "str",
-    "acted_emotion": "str",
+    "etag": "str",  # S3's, "" for a local file
+    "modality": "str",  # video-only or audio-video
+    "acted_emotion": "str",  # what the actor was asked for; differs from emotion where calm is merged into neutral
     "codec": "str",
     "variable_rate": "boolean",
-    "rotation": "Int64",
-    "race": "str",
+    "rotation": "Int64",  # degrees that the file asks a player to turn it; width and height have it applied
+    "race": "str",  # as CREMA-D's demographics say it
     "ethnicity": "str",
-    **dict.fromkeys(VOTES, "Int64"),
-    "split_rule": "str",
+    **dict.fromkeys(VOTES, "Int64"),  # CREMA-D raters who chose each emotion, shown the face alone
+    "split_rule": "str",  # how split was decided, so that no row can be taken for what it is not
 }
 COLUMNS = tuple(COLUMN_TYPES)
 
@@ -109,10 +109,13 @@ def write_csv(path: Path, rows: pd.DataFrame) -> bool:
 def write_manifest(path: Path, rows: pd.DataFrame, facts: dict[str, Any]) -> bool:
     """Write the CSV and, last, the JSON that vouches for it; return whether anything changed.
 
-    facts must hold "labels" (class order), "leaky" and "synthetic"; the row count and the CSV's sha256 are added here.
+    facts must hold "labels" (class order), "leaky" and "synthetic"; the row count and the sha256 of the CSV and of the
+    rejected CSV, if that is there, are added here.
     """
     changed = write_csv(path, rows)
     known = {**facts, "rows": len(rows), "sha256": sha256_of(path)}
+    if rejected_path(path).is_file():
+        known["rejected_sha256"] = sha256_of(rejected_path(path))
     beside = facts_path(path)
     if beside.exists() and json.loads(beside.read_text(encoding="utf-8")) == known:
         return changed

@@ -114,11 +114,13 @@ def _judge_all(paths: list[Path], cache: Cache, workers: int | None) -> Iterator
     """First what was copied or touched since it was decoded: the hash tells. Then the rest, in worker processes."""
     unknown = []
     for path in paths:
-        known = None
-        if path.is_file() and path.stat().st_size in cache.sizes:
-            known = cache.by_content.get(sha256_of(path))
+        try:
+            stat = stat_of(path)
+            known = cache.by_content.get(sha256_of(path)) if stat[1] in cache.sizes else None
+        except OSError:
+            known = None  # a worker will say why
         if known:
-            yield _Judged(path, stat_of(path), known, decoded=False)
+            yield _Judged(path, stat, known, decoded=False)
         else:
             unknown.append((path,))
     yield from map_in_processes(_judge, unknown, workers or usable_cores(), _crashed)

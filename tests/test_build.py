@@ -324,6 +324,7 @@ WRONG = [
     (["--ravdess", "{small}/ravdess", "--labels", "commn6"], "unknown label set 'commn6'"),
     (["--ravdess", "{small}/ravdess", "--test-on", "crema"], "needs takes of that corpus and of another"),
     (["--ravdess", "{small}/ravdess", "--root", "{root}"], "is not below the data root"),
+    (["--ravdess", "{small}/ravdess", "--out", "{root}/odd/holiday.mp4/m.csv"], "cannot write "),
     (["--ravdess", "{small}/ravdess", "--crema", "s3://bucket/x"], "one corpus is in S3 and another in a folder"),
     ([], "nothing to build from"),
 ]
@@ -338,7 +339,7 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(
     plant(tmp_path / "happy", [f"02-01-03-01-01-01-{actor:02d}.mp4" for actor in range(1, 5)])
     plant(tmp_path / "one", ravdess_names([1]))
     places = [argument.format(root=tmp_path, small=small) for argument in arguments]
-    assert main(["build", *places, "--out", str(tmp_path / "m.csv"), "--no-verify"]) == 2
+    assert main(["build", "--out", str(tmp_path / "m.csv"), "--no-verify", *places]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert sentence in said

@@ -128,7 +128,7 @@ def test_check_names_every_problem_and_exits_1(
     (root / grown).write_bytes((root / grown).read_bytes() + b"more")
     content = (root / altered).read_bytes()
     (root / altered).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    rejected_path(manifest).unlink()
+    rejected_path(manifest).write_text("path,reason\nx.mp4,lost\n")
     edit(manifest, lambda rows: rows.assign(acted_emotion=rows["acted_emotion"].replace("sad", "happy")))
     assert main(["check", str(manifest), "--root", str(root)]) == 1
     said = capsys.readouterr().out
@@ -137,7 +137,7 @@ def test_check_names_every_problem_and_exits_1(
         f"{grown}: {(root / grown).stat().st_size} bytes there, {len(content)} in the manifest",
         f"{altered}: its content is not what it was, the sha256 differs",
         "its sha256 is not the one in m.json: it was changed after it was built",
-        "m.rejected.csv is not beside it",
+        "m.rejected.csv was changed after it was built",
         "VideoFlash/1001_DFA_SAD_XX.mp4: its row says emotion happy, its name says sad",
     ):
         assert f"problem: {problem}" in said
