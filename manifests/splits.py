@@ -81,17 +81,20 @@ def _deal(counts: np.ndarray, dataset: np.ndarray, order: list[int], shares: np.
     left = actors_of.copy()
     holds = np.zeros((len(shares), len(left)), dtype=bool)
     part_of_actor = np.zeros(len(order), dtype=int)
+    anywhere = np.ones(len(shares), dtype=bool)
     for dealt, actor in enumerate(order):
-        has, own = counts[actor], dataset[actor]
-        columns = np.flatnonzero(has)
-        has, target = has[columns], wanted[:, columns]
+        own = dataset[actor]
+        columns = np.flatnonzero(counts[actor])
+        has, target = counts[actor, columns], wanted[:, columns]
         cost = (has * (has + 2 * (held[:, columns] - target)) / target).sum(axis=1)
-        lacking, empty = np.logical_not(holds[:, own]), np.logical_not(holds.any(axis=1))
-        must_spread = actors_of[own] >= len(shares) and left[own] <= lacking.sum()
-        allowed = lacking if must_spread else np.ones(len(shares), dtype=bool)
-        if len(order) - dealt <= empty.sum():
-            allowed = empty
-        part = int(np.argmin(np.where(allowed, cost, np.inf)))
+        allowed = anywhere
+        if not holds.all():
+            lacking, empty = np.logical_not(holds[:, own]), np.logical_not(holds.any(axis=1))
+            if actors_of[own] >= len(shares) and left[own] <= lacking.sum():
+                allowed = lacking
+            if len(order) - dealt <= empty.sum():
+                allowed = empty
+        part = int(np.where(allowed, cost, np.inf).argmin())
         held[part] += counts[actor]
         holds[part, own] = True
         left[own] -= 1

@@ -261,6 +261,18 @@ def test_links_are_followed_once_and_pipes_and_broken_links_are_named(tmp_path: 
     assert set(built.rejected["reason"].str.partition(":")[0]) == {"no regular file"}
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_never_passed_over(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small, tmp_path / "tree")
+    closed = tmp_path / "tree" / "ravdess" / "Actor_02"
+    closed.chmod(0)
+    try:
+        with pytest.raises(UserError, match=r"cannot list .*Actor_02 \(Permission denied\)"):
+            build(of(tmp_path / "tree", tmp_path / "m.csv"))
+    finally:
+        closed.chmod(0o755)
+
+
 def test_a_leaky_manifest_says_so_wherever_it_appears(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
