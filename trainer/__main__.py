@@ -110,11 +110,6 @@ def add_inputs(verb: argparse.ArgumentParser) -> None:
 
 
 def fit_command(arguments: argparse.Namespace) -> None:
-    config = read_config(arguments.config, arguments.settings)
-    run_line(config, arguments.manifest, arguments.clips, arguments.run)
-
-
-def run_line(config: Config, manifest_path: Path, clips: Path, run_path: Path, baseline: Path | None = None) -> None:
     """Train, test and report one run directory; nothing to do if it is finished."""
     from manifests.clips import ClipStore
     from manifests.table import read_manifest
@@ -122,7 +117,8 @@ def run_line(config: Config, manifest_path: Path, clips: Path, run_path: Path, b
     from trainer.report import write_report
     from trainer.train import fit
 
-    manifest, store = read_manifest(manifest_path), ClipStore(clips)
+    config, run_path = read_config(arguments.config, arguments.settings), arguments.run
+    manifest, store = read_manifest(arguments.manifest), ClipStore(arguments.clips)
     splits, rows, skipped = choose_clips(manifest, store)
     facts = describe_run(config, manifest, store, splits, run_path)
     if is_finished(run_path, facts):
@@ -135,7 +131,7 @@ def run_line(config: Config, manifest_path: Path, clips: Path, run_path: Path, b
             run, splits["test"], rows, skipped, views=config.evaluation.clips, flip=config.evaluation.flip,
             batch=config.data.batch, workers=config.data.workers, device=config.device, seed=config.seed,
         )  # fmt: skip
-        report = write_report(run_path, store, baseline)
+        report = write_report(run_path, store)
     print(f"{config.model.arch}: {result_line(result)}")
     print(f"report: {report}")
 
@@ -254,10 +250,10 @@ def report_command(arguments: argparse.Namespace) -> None:
     print(write_report(arguments.run, ClipStore(arguments.clips) if arguments.clips else None, arguments.baseline))
 
 
-def demo_command(arguments: argparse.Namespace) -> None:
+def demo_command(arguments: argparse.Namespace) -> int:
     from trainer.demo import demo
 
-    demo(arguments.out, arguments.data)
+    return demo(arguments.out, arguments.data)
 
 
 if __name__ == "__main__":

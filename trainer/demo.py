@@ -1,67 +1,85 @@
 """`make demo`: the whole line at its smallest, from raw videos to a report and a prediction, each stage a real command.
 
-Stages that are done are not done again, so the demo goes on where it was stopped.
+Each command is shown as it could be typed. A stage that is done is not done again, so a stopped demo goes on.
 """
 
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
-from manifests.prepare import prepare
-
-from manifests.build import Request, build
+import manifests.__main__
+import trainer.__main__
 from manifests.console import stderr_console
 from manifests.errors import UserError
-from manifests.synth import synthesize
 from manifests.table import read_manifest
-from trainer.__main__ import run_line
-from trainer.config import read_config
 from trainer.metrics import points_above
-from trainer.predict import predict
 from trainer.run import read_json
 
 ACTORS = 12  # per corpus
-SEED = 1
-CLIP_SIZE = 96  # px; the demo's network sees 72 after augmentation
-CONFIG = Path("demo.yaml")
+CLIP_SIZE = 96  # px; augmentation and the network's input size take it from there
+COMMANDS = {"manifests": manifests.__main__.main, "trainer": trainer.__main__.main}
+
+Stage = tuple[str, str, tuple[object, ...]]
 
 
-def demo(out: Path, data: Path | None) -> None:
-    """Run every stage into `out`, on `data` or a synthetic corpus; print how SlowFast compares with a single frame."""
-    if data is None:
-        heading("1/7  synthetic corpus (drawn faces, no people)")
-        data = out / "data"
-        synthesize(data, actors=ACTORS, seed=SEED)
-    elif not data.is_dir():
+def demo(out: Path, data: Path | None) -> int:
+    """Run every stage into `out`, on `data` or a synthetic corpus; print how SlowFast compares with a single frame.
+
+    Returns the exit code of the first stage that fails, which has said why, or 0.
+    """
+    if data is not None and not data.is_dir():
         raise UserError(f"there is no folder {data}; give the folder that holds your RAVDESS and CREMA-D videos")
-
-    heading("2/7  manifest: labels from names, every file decoded, splits by actor")
-    manifest = out / "manifest.csv"
-    build(Request(out=manifest, ravdess=str(data), crema=str(data), root=str(data), labels="common6", seed=SEED))
-
-    heading("3/7  prepared clips: one face crop per video")
-    clips = out / "clips"
-    prepare(manifest, data, clips, size=CLIP_SIZE)
-
-    heading("4/7  the baseline: a single-frame model, same clips, steps and recipe")
-    frame_run, run = out / "single_frame", out / "slowfast"
-    run_line(read_config(CONFIG, ["model.arch=single_frame"]), manifest, clips, frame_run)
-
-    heading("5/7  SlowFast with Squeeze-and-Excitation")
-    run_line(read_config(CONFIG, []), manifest, clips, run, baseline=frame_run)
-
-    heading("6/7  prediction on a video of an actor it has not seen")
-    rows = read_manifest(manifest).rows
-    unseen = rows[rows["split"] == "test"].iloc[0]
-    print(f"acted emotion: {unseen['emotion']}")
-    print(predict(data / unseen["path"], run / "model.safetensors", out / "predictions", stride=0.2, device="cpu"))
-
-    heading("7/7  result")
-    ours, theirs = (read_json(path / "evaluation.json")["overall"]["uar"] for path in (run, frame_run))
+    console = stderr_console()
+    for title, package, words in stages(out, data):
+        line = [str(word) for word in words]
+        console.print(f"\n[bold]{title}[/bold]")
+        print(f"$ python -m {package} {shlex.join(line)}", flush=True)
+        code = COMMANDS[package](line)
+        if code:
+            return code
+    console.print("\n[bold]result[/bold]")
+    ours, theirs = (read_json(out / run / "evaluation.json")["overall"]["uar"] for run in ("slowfast", "single_frame"))
     print(
-        f"SlowFast {ours:.1%} UAR against {theirs:.1%} of the single-frame model on unseen actors: "
-        f"{points_above(ours, theirs):+.1f} points"
+        f"SlowFast {ours:.1%} UAR, single frame {theirs:.1%}: {points_above(ours, theirs):+.1f} points, "
+        "on actors that neither has seen"
     )
-    print(f"report: {run / 'report.html'}")
+    print(f"report: {out / 'slowfast' / 'report.html'}")
+    return 0
 
 
-def heading(text: str) -> None:
-    stderr_console().print(f"\n[bold]{text}[/bold]")
+def stages(out: Path, data: Path | None) -> Iterator[Stage]:
+    """(title, package, command line), one by one: a later stage may look at what an earlier one has made."""
+    videos = data or out / "data"
+    manifest, clips, baseline, run = (out / name for name in ("manifest.csv", "clips", "single_frame", "slowfast"))
+    fit = ("fit", "--config", "demo.yaml", "--manifest", manifest, "--clips", clips)
+
+    if data is None:
+        yield (
+            "a corpus of drawn faces that act",
+            "manifests",
+            ("synth", "--out", videos, "--actors", ACTORS, "--seed", 1),
+        )
+    yield (
+        "manifest: labels from names, every file decoded, split by actor", "manifests",
+        ("build", "--ravdess", videos, "--crema", videos, "--root", videos, "--out", manifest),
+    )  # fmt: skip
+    yield (
+        "prepared clips: one face crop per video", "manifests",
+        ("prepare", manifest, "--root", videos, "--out", clips, "--size", CLIP_SIZE),
+    )  # fmt: skip
+    yield (
+        "the baseline: one frame per clip; same clips, steps and recipe", "trainer",
+        (*fit, "--run", baseline, "model.arch=single_frame"),
+    )  # fmt: skip
+    yield "SlowFast with Squeeze-and-Excitation", "trainer", (*fit, "--run", run)
+    yield (
+        "the report, beside the baseline",
+        "trainer",
+        ("report", "--run", run, "--clips", clips, "--baseline", baseline),
+    )
+    rows = read_manifest(manifest).rows
+    unseen = videos / rows[rows["split"] == "test"].iloc[0]["path"]
+    yield (
+        "prediction on a video of an actor it has not seen", "trainer",
+        ("predict", unseen, "--model", run / "model.safetensors", "--out", out / "predictions"),
+    )  # fmt: skip

@@ -130,7 +130,7 @@ def group_figures(
     probabilities: NDArray[np.floating], truth: NDArray[np.integer], rows: pd.DataFrame, column: str
 ) -> list[dict[str, Any]]:
     """Figures of each group of videos that share a value in a manifest column, in the order of the values."""
-    values = rows[column].astype("string").fillna("unknown").to_numpy()
+    values = rows[column].replace("", "unknown").to_numpy()
     figures = []
     for value in sorted(set(values)):
         chosen = values == value

@@ -167,7 +167,7 @@ def annotated(
     drawing = track(read_frames(video), f"{video.name}: drawing", frames, "frames")
     for number, (seconds, frame) in enumerate(drawing):
         if not seen[number]:
-            yield frame
+            yield draw_frame(frame, None, {})
             continue
         shares = {label: float(np.interp(seconds, middles, probabilities[:, k])) for k, label in enumerate(labels)}
         yield draw_frame(frame, face.boxes[number], shares)

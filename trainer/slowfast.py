@@ -41,8 +41,8 @@ class SqueezeExcite(nn.Module):
         self.fc2 = nn.Conv3d(squeezed, channels, kernel_size=1)
 
     def reset_to_identity(self) -> None:
-        nn.init.zeros_(self.fc2.weight)
-        nn.init.zeros_(self.fc2.bias)
+        for parameter in self.fc2.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, T, H, W)` -> the same shape, each channel scaled."""

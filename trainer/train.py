@@ -153,7 +153,7 @@ def make_deterministic(seed: int, device: str) -> torch.device:
     return torch.device(device)
 
 
-def training_loader(config: Config, clips: Clips, first_step: int) -> DataLoader[tuple[Tensor, Tensor]]:
+def training_loader(config: Config, clips: Clips, first_step: int) -> DataLoader[Any]:
     """One loader for the whole run, so that its workers fetch ahead across the ends of epochs."""
     transform = training_transform(config.data.size, **config.augment.model_dump())
     dataset = TrainingClips(

@@ -1,0 +1,5 @@
+"""Tests run on one thread per process: small networks gain nothing from more, and share the cores with real children."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
