@@ -66,7 +66,10 @@ def gather(
             notes.append(f"{repeated} rows of {Path(csv).name} name a file again, with the same label: counted once")
     if takes.empty:
         path, reason = min(rejected, default=("the table", "it has no rows"))
-        raise UserError(f"none of the {len(rejected)} videos can be used, e.g. {path}: {reason}")
+        raise UserError(
+            f"none of the {len(rejected)} videos can be used, e.g. {path}: {reason}; "
+            "give the folders of RAVDESS or CREMA-D, or describe your own recordings with --csv"
+        )
     others = {name: listing.others for name, listing in listings.items()}
     return takes, Gathered(base, places, rejected, others, notes)
 
