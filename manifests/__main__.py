@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog=PROGRAM, description="Describe, verify, split and prepare facial-emotion videos."
     )
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
-    for add in (add_build, add_check, add_show, add_diff, add_synth, add_prepare, add_sheet):
+    for add in (add_build, add_check, add_show, add_diff, add_synth, add_prepare, add_sheet, add_pack):
         add(subparsers)
     options = parser.parse_args(arguments)
     return run_command(lambda: options.run(options))
@@ -299,6 +299,29 @@ def run_sheet(options: argparse.Namespace) -> None:
     from manifests.sheet import write_sheet
 
     print(write_sheet(options.clips, options.out, options.per_actor))
+
+
+def add_pack(subparsers: Any) -> None:
+    parser = add_verb(
+        subparsers,
+        "pack",
+        run_pack,
+        "pack prepared clips into a few large tar files, for an object store; they are read at random as before",
+        f"""\
+          {PROGRAM} pack clips --out packed
+        """,
+    )
+    parser.add_argument("clips", type=Path, help="the folder that `prepare` made")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new folder, or one to add to")
+    parser.add_argument(
+        "--shard-mb", metavar="MB", type=int, default=256, help="size of a shard (default: %(default)s)"
+    )
+
+
+def run_pack(options: argparse.Namespace) -> None:
+    from manifests.shards import pack
+
+    print(pack(options.clips, options.out, options.shard_mb * 2**20))
 
 
 if __name__ == "__main__":

@@ -1,33 +1,28 @@
-"""The store of prepared clips: one square face crop per take as JPEG frames, read at random, whole or absent.
+"""The folder of prepared clips: one rule, the tables of what is in it, and the store that finds a clip in it.
 
-A clip file is `magic, length of header, header (JSON), JPEG, JPEG, ...`; the header holds the frames' source times
-and byte offsets, so that any few frames cost one small read. Its name is a hash of everything that shaped its bytes.
-`index.csv` says which file is which clip; it can always be made again from the files.
+`index.csv` says which file is which clip, `rejected.csv` which takes are none and why. Both follow from the files and
+the manifest: losing them costs a run of prepare, and no decoding.
 """
 
 import csv
+import errno
 import fcntl
 import hashlib
 import io
 import json
 import os
-import struct
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
-import cv2
 import numpy as np
 
+from manifests.clipfile import JPEG_QUALITY, PreparedClip, clip_path, read_clip
 from manifests.errors import UserError
-from manifests.files import replacing, write_json, write_text
+from manifests.files import write_json, write_text
 
 FORMAT_VERSION = 1
-MAGIC = b"FACECLIP"
-SUFFIX = ".clip"
-JPEG_QUALITY = 95
 MAX_FPS = 30.0
 
 INDEX_COLUMNS = (
@@ -45,6 +40,12 @@ INDEX_COLUMNS = (
     "miss_rate",
 )
 REJECTED_COLUMNS = ("clip_id", "actor", "path", "key", "reason")
+DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
+}
+SHARD_TABLE = "shards.csv"
+SHARD_COLUMNS = ("key", "shard", "start", "bytes")
 
 
 @dataclass(frozen=True)
@@ -66,86 +67,9 @@ class Rule:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def encode_frame(frame: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
-    """(size, size, 3) uint8 RGB -> JPEG bytes.
-
-    Colour at half resolution, as in the sources: full resolution adds a fifth to the bytes and half to the decoding
-    time, and brings the mean error from 1.0 to 0.9 of 255.
-    """
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    return cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)[1].tobytes()
-
-
-def clip_path(root: Path, key: str) -> Path:
-    return Path(root) / key[:2] / f"{key}{SUFFIX}"
-
-
 def glimpse_path(root: Path, clip_id: str) -> Path:
     """Where a rejected clip's picture is, if any of it decodes."""
     return Path(root) / "rejected" / f"{clip_id}.jpg"
-
-
-def write_clip(root: Path, key: str, jpegs: Sequence[bytes], times: Sequence[float], meta: dict[str, Any]) -> Path:
-    """Store one clip under its key: temporary name, flush, rename. `meta` is kept as it is, it must be JSON."""
-    offsets = np.cumsum([0, *map(len, jpegs)]).tolist()
-    header = json.dumps({**meta, "key": key, "times": [round(t, 6) for t in times], "offsets": offsets}).encode()
-    path = clip_path(root, key)
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        stream.write(MAGIC + struct.pack("<I", len(header)) + header)
-        stream.writelines(jpegs)
-    return path
-
-
-@dataclass(frozen=True)
-class PreparedClip:
-    """One clip of the store, its header read and its frames still on disk."""
-
-    path: Path
-    meta: dict[str, Any]
-    times: np.ndarray  # (N,) seconds since the source's first frame
-    offsets: np.ndarray  # (N + 1,) bytes from the start of the file
-
-    def __len__(self) -> int:
-        return len(self.times)
-
-    def frames(self, indices: Iterable[int]) -> np.ndarray:
-        """(n, size, size, 3) uint8 RGB, in the order asked for; an index may come twice."""
-        wanted = [int(i) for i in indices]
-        size = int(self.meta["rule"]["size"])
-        out = np.empty((len(wanted), size, size, 3), np.uint8)
-        with self.path.open("rb", buffering=0) as stream:
-            for slot, index in enumerate(wanted):
-                if slot and index == wanted[slot - 1]:
-                    out[slot] = out[slot - 1]
-                    continue
-                start, end = self.offsets[index], self.offsets[index + 1]
-                data = np.frombuffer(os.pread(stream.fileno(), end - start, start), np.uint8)
-                frame = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-                if frame is None:
-                    raise ValueError(f"{self.path}: frame {index} is damaged")
-                out[slot] = frame
-        return out
-
-
-def read_clip(path: Path) -> PreparedClip:
-    """Read a clip file's header. Raises ValueError when the file is not a whole clip."""
-    path = Path(path)
-    with path.open("rb") as stream:
-        header, start = _read_header(stream, path)
-        length = os.fstat(stream.fileno()).st_size
-    times = np.array(header.pop("times"), float)
-    offsets = np.array(header.pop("offsets"), np.int64) + start
-    if offsets[-1] != length:
-        raise ValueError(f"{path} is not whole: {length} bytes instead of {offsets[-1]}")
-    return PreparedClip(path, header, times, offsets)
-
-
-def _read_header(stream: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:
-    start = stream.read(len(MAGIC) + 4)
-    if len(start) < len(MAGIC) + 4 or not start.startswith(MAGIC):
-        raise ValueError(f"{path} is not a prepared clip")
-    (length,) = struct.unpack("<I", start[len(MAGIC) :])
-    return json.loads(stream.read(length)), len(start) + length
 
 
 class ClipStore:
@@ -159,14 +83,13 @@ class ClipStore:
         if not (self.root / "index.csv").is_file():
             raise UserError(f"{root} holds no prepared clips: make them with {_PREPARE.format(root)}")
         self.rule = read_rule(self.root)
-        rows = read_index(self.root)
-        if not rows:
+        # Arrays sorted by clip_id: a million clips take 100 MB once, shared by workers, where dicts would be copied.
+        ids, keys = _id_and_key(self.root)
+        if not len(ids):
             raise UserError(f"{root} holds no prepared clip, all were rejected: see {self.root / 'rejected.csv'}")
-        # Two sorted byte arrays: a million clips take 100 MB once, shared by all workers, where dicts would be copied.
-        ids = np.array([row["clip_id"].encode() for row in rows], dtype=np.bytes_)
         order = np.argsort(ids)
-        self._ids = ids[order]
-        self._keys = np.array([bytes.fromhex(row["key"]) for row in rows], dtype="V32")[order]
+        self._ids, self._keys = ids[order], keys[order]
+        self._shards = Shards(self.root, self._keys) if (self.root / SHARD_TABLE).exists() else None
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -178,9 +101,10 @@ class ClipStore:
         place = self._find(clip_id)
         if place is None:
             raise UserError(f"{self.root} has no prepared clip {clip_id}: run {_PREPARE.format(self.root)} again")
-        path = clip_path(self.root, self._keys[place].tobytes().hex())
         try:
-            return read_clip(path)
+            if self._shards and (span := self._shards.span(place)):
+                return read_clip(*span)
+            return read_clip(clip_path(self.root, self._keys[place].tobytes().hex()))
         except (OSError, ValueError) as error:
             raise UserError(f"{error}: delete it and run {_PREPARE.format(self.root)} again") from error
 
@@ -191,6 +115,24 @@ class ClipStore:
 
 
 _PREPARE = "`python -m manifests prepare MANIFEST --root DIR --out {}`"
+
+
+class Shards:
+    """Where packed clips lie: for each key of a store the shard it is in, its first byte there and its length."""
+
+    def __init__(self, root: Path, keys: np.ndarray) -> None:
+        spans: dict[bytes, tuple[int, int, int]] = {}
+        numbers: dict[str, int] = {}
+        for key, name, start, length in _rows(root / SHARD_TABLE, SHARD_COLUMNS):
+            spans[bytes.fromhex(key)] = (numbers.setdefault(name, len(numbers)), int(start), int(length))
+        self._paths = [root / name for name in numbers]
+        unpacked = (-1, 0, 0)
+        self._spans = np.array([spans.get(key.tobytes(), unpacked) for key in keys], np.int64)
+
+    def span(self, place: int) -> tuple[Path, int, int] | None:
+        """(shard, first byte, length) of the clip at this place among the keys; None if it is a file of its own."""
+        number, start, length = self._spans[place].tolist()
+        return (self._paths[number], start, length) if number >= 0 else None
 
 
 def index_row(clip_id: str, actor: str, path: str, clip: PreparedClip) -> dict[str, str]:
@@ -204,6 +146,14 @@ def read_index(root: Path) -> list[dict[str, str]]:
 
 def read_rejected(root: Path) -> list[dict[str, str]]:
     return _read_table(Path(root) / "rejected.csv", REJECTED_COLUMNS)
+
+
+def read_shards(root: Path) -> list[dict[str, str]]:
+    return _read_table(Path(root) / SHARD_TABLE, SHARD_COLUMNS)
+
+
+def write_shards(root: Path, rows: Iterable[dict[str, str]]) -> None:
+    _write_table(Path(root) / SHARD_TABLE, SHARD_COLUMNS, rows)
 
 
 def read_rule(root: Path) -> Rule:
@@ -238,8 +188,35 @@ def update_tables(root: Path, prepared: Iterable[dict[str, str]], rejected: Iter
         for row in rejected:
             refused[row["clip_id"]] = row
             index.pop(row["clip_id"], None)
-        _write_table(root / "index.csv", INDEX_COLUMNS, index)
-        _write_table(root / "rejected.csv", REJECTED_COLUMNS, refused)
+        _write_table(root / "index.csv", INDEX_COLUMNS, (index[name] for name in sorted(index)))
+        _write_table(root / "rejected.csv", REJECTED_COLUMNS, (refused[name] for name in sorted(refused)))
+
+
+@contextmanager
+def writing_to(out: Path) -> Iterator[None]:
+    """Turn a disk that is full, read-only or closed to us into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise UserError(
+            f"cannot write into {out}: {os.strerror(error.errno)}; what is complete is kept: "
+            "mend that and run the same command again"
+        ) from error
+
+
+@contextmanager
+def preparing_in(root: Path) -> Iterator[None]:
+    """Mark the folder as being worked in. Who is alone in it first removes what killed runs left half-written."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".preparing").open("w") as handle:
+        with suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in (*root.glob(".tmp-*"), *root.glob("*/.tmp-*")):
+                left.unlink(missing_ok=True)
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
 
 
 @contextmanager
@@ -252,18 +229,29 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    return [dict(zip(columns, row, strict=True)) for row in _rows(path, columns)]
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[list[str]]:
     if not path.exists():
-        return []
+        return
     with path.open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != columns:
+        reader = csv.reader(stream)
+        if tuple(next(reader, ())) != columns:
             raise UserError(f"{path} has other columns than this version writes: remove it and run prepare again")
-        return list(reader)
+        yield from reader
 
 
-def _write_table(path: Path, columns: tuple[str, ...], rows: dict[str, dict[str, str]]) -> None:
+def _id_and_key(root: Path) -> tuple[np.ndarray, np.ndarray]:
+    """clip_id and key of every line of index.csv, as bytes."""
+    at = INDEX_COLUMNS.index("key")
+    pairs = [(row[0].encode(), bytes.fromhex(row[at])) for row in _rows(root / "index.csv", INDEX_COLUMNS)]
+    return np.array([name for name, _ in pairs], np.bytes_), np.array([key for _, key in pairs], "V32")
+
+
+def _write_table(path: Path, columns: tuple[str, ...], rows: Iterable[dict[str, str]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows[name] for name in sorted(rows))
+    writer.writerows(rows)
     write_text(path, text.getvalue())

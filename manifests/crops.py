@@ -8,7 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from manifests.clips import Rule, encode_frame
+from manifests.clipfile import encode_frame
+from manifests.clips import Rule
 from manifests.faces import (
     FaceDetector,
     FaceFollower,

@@ -4,27 +4,23 @@ Safe to interrupt, to run twice, to run two at once: a clip is there whole or no
 what it was made from, and index.csv follows from what is there.
 """
 
-import errno
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from manifests.clipfile import PreparedClip, clip_path, read_clip, write_clip
 from manifests.clips import (
-    PreparedClip,
     Rule,
     claim_folder,
-    clip_path,
     glimpse_path,
     index_row,
-    read_clip,
+    preparing_in,
     read_index,
     read_rejected,
     update_tables,
-    write_clip,
+    writing_to,
 )
 from manifests.console import track
 from manifests.crops import Unfit, crop_face, glimpse
@@ -36,10 +32,6 @@ from manifests.video import VideoError
 from manifests.workers import usable_cores
 
 SAVE_EVERY_SECONDS = 30.0
-DISK_ERRORS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
-}
 
 
 @dataclass(frozen=True)
@@ -115,7 +107,7 @@ def prepare(
         raise UserError(f"there is no folder {root}: give as --root the folder that the manifest's paths start from")
     weights_path()
     rule = the_rule(size, margin, no_face)
-    with _writing_to(out):
+    with writing_to(out), preparing_in(out):
         claim_folder(out, rule)
         known = {row["clip_id"]: (row["key"], row["reason"]) for row in read_rejected(out)}
         summary, todo = _what_is_left(takes, rule, out, known)
@@ -235,16 +227,3 @@ def _whole_clip(path: Path) -> PreparedClip | None:
         return read_clip(path)
     except (FileNotFoundError, ValueError):
         return None
-
-
-@contextmanager
-def _writing_to(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        raise UserError(
-            f"cannot write into {out}: {os.strerror(error.errno)}; what is complete is kept: "
-            "mend that and run the same command again"
-        ) from error

@@ -8,7 +8,8 @@ import cv2
 import jinja2
 import numpy as np
 
-from manifests.clips import ClipStore, PreparedClip, encode_frame, glimpse_path, read_index, read_rejected
+from manifests.clipfile import PreparedClip, encode_frame
+from manifests.clips import ClipStore, glimpse_path, read_index, read_rejected
 from manifests.console import track
 from manifests.errors import UserError
 from manifests.files import write_text

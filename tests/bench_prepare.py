@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from manifests.clips import clip_path, read_clip
+from manifests.clipfile import clip_path, read_clip
 from manifests.faces import FaceDetector, FaceTrack, follow_face
 from manifests.files import sha256_of
 from manifests.prepare import Take, prepare_take, the_rule

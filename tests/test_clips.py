@@ -2,7 +2,9 @@
 
 import json
 import multiprocessing
+import os
 import pickle
+import tarfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,21 +14,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manifests.clipfile import clip_path, encode_frame, read_clip, write_clip
 from manifests.clips import (
     ClipStore,
     Rule,
     claim_folder,
-    clip_path,
-    encode_frame,
     index_row,
-    read_clip,
+    preparing_in,
     read_index,
     read_rejected,
     update_tables,
-    write_clip,
 )
 from manifests.errors import UserError
 from manifests.faces import Square, crop_square
+from manifests.shards import pack
 
 RULE = Rule(size=64)
 
@@ -182,3 +183,74 @@ def test_the_header_is_plain_json_that_other_tools_can_read(tmp_path: Path) -> N
     first = data[12 + length : 12 + length + header["offsets"][1]]
     assert first.startswith(b"\xff\xd8")
     assert first.endswith(b"\xff\xd9")
+
+
+def test_packed_clips_are_read_as_unpacked_ones_and_only_what_is_new_is_packed(tmp_path: Path) -> None:
+    loose, packed = tmp_path / "loose", tmp_path / "packed"
+    names = [f"crema_100{n}_DFA_HAP_XX" for n in range(5)]
+    for n, name in enumerate(names[:4]):
+        stored(loose, name, f"{n:02}", 6 + n)
+    one = clip_path(loose, RULE.key("00")).stat().st_size
+    said = pack(loose, packed, shard_bytes=2 * one)
+    assert "4 clips are packed" in said
+    assert "2 shards, 2 of them new" in said
+    shards = {path.name: path.read_bytes() for path in packed.glob("*.tar")}
+    assert "nothing to do: 4 clips" in pack(loose, packed, shard_bytes=2 * one)
+    stored(loose, names[4], "04", 10)
+    assert "3 shards, 1 of them new" in pack(loose, packed, shard_bytes=2 * one)
+    assert shards.items() <= {path.name: path.read_bytes() for path in packed.glob("*.tar")}.items()
+    there, here = ClipStore(loose), pickle.loads(pickle.dumps(ClipStore(packed)))
+    for n, name in enumerate(names):
+        indices = [0, 5, 2] if n < 4 else [9]
+        np.testing.assert_array_equal(here.open(name).frames(indices), there.open(name).frames(indices))
+        np.testing.assert_array_equal(here.open(name).times, there.open(name).times)
+
+
+def test_a_shard_is_a_tar_that_other_tools_unpack(tmp_path: Path) -> None:
+    key = stored(tmp_path / "loose")
+    pack(tmp_path / "loose", tmp_path / "packed")
+    (shard,) = (tmp_path / "packed").glob("*.tar")
+    with tarfile.open(shard) as tar:
+        member = tar.extractfile(f"{key}.clip")
+        assert member is not None
+        assert member.read() == clip_path(tmp_path / "loose", key).read_bytes()
+
+
+def test_two_takes_of_the_same_bytes_share_one_clip_packed_or_not(tmp_path: Path) -> None:
+    for name in ("crema_1001_a", "crema_1002_a"):
+        stored(tmp_path / "loose", name, "same")
+    pack(tmp_path / "loose", tmp_path / "packed")
+    assert len(read_index(tmp_path / "packed")) == 2
+    store = ClipStore(tmp_path / "packed")
+    np.testing.assert_array_equal(store.open("crema_1001_a").frames([4]), store.open("crema_1002_a").frames([4]))
+
+
+def test_a_shard_that_was_cut_is_never_read(tmp_path: Path) -> None:
+    stored(tmp_path / "loose")
+    pack(tmp_path / "loose", tmp_path / "packed")
+    (shard,) = (tmp_path / "packed").glob("*.tar")
+    os.truncate(shard, 6000)
+    with pytest.raises(UserError, match="not whole"):
+        ClipStore(tmp_path / "packed").open("crema_1001_DFA_HAP_XX")
+
+
+def test_packing_refuses_what_it_cannot_do(tmp_path: Path) -> None:
+    key = stored(tmp_path / "loose")
+    with pytest.raises(UserError, match="another --out"):
+        pack(tmp_path / "loose", tmp_path / "loose")
+    clip_path(tmp_path / "loose", key).unlink()
+    with pytest.raises(UserError, match="lacks 1 clips"):
+        pack(tmp_path / "loose", tmp_path / "packed")
+    with pytest.raises(UserError, match="holds no prepared clips"):
+        pack(tmp_path / "absent", tmp_path / "packed")
+
+
+def test_who_is_alone_in_a_folder_clears_what_killed_runs_left(tmp_path: Path) -> None:
+    left = tmp_path / "ab" / ".tmp-abc-1.clip"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    with preparing_in(tmp_path):
+        assert not left.exists()
+        left.write_bytes(b"being written by another run")
+        with preparing_in(tmp_path):
+            assert left.exists()

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from manifests import crops
-from manifests.clips import ClipStore, clip_path, read_clip, read_index, read_rejected
+from manifests.clipfile import clip_path, read_clip
+from manifests.clips import ClipStore, read_index, read_rejected
 from manifests.errors import UserError
 from manifests.faces import Square, crop_square
 from manifests.files import sha256_of
@@ -211,6 +212,7 @@ def test_kill_9_leaves_no_worker_and_nothing_half_written_and_the_next_run_goes_
     summary = prepare(many / "m.csv", many, tmp_path, workers=1)
     assert (summary.made, summary.kept, summary.rejected) == (30 - there, there, [])
     assert len(ClipStore(tmp_path)) == 30
+    assert not list(tmp_path.rglob(".tmp-*"))
 
 
 def test_ctrl_c_keeps_what_is_complete_and_says_how_to_go_on(many: Path, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 from browser import CHROMIUM, Browser
 
-from manifests.clips import INDEX_COLUMNS, ClipStore, Rule, claim_folder, encode_frame, update_tables, write_clip
+from manifests.clipfile import encode_frame, write_clip
+from manifests.clips import INDEX_COLUMNS, ClipStore, Rule, claim_folder, update_tables
 from manifests.errors import UserError
 from manifests.files import write_json
 from trainer.config import read_config
