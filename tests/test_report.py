@@ -147,7 +147,7 @@ def make_rows(labels: tuple[str, ...]) -> pd.DataFrame:
                 "dataset": actor.partition("_")[0],
                 "actor": actor,
                 "sex": ("female", "male")[number % 14 % 2],
-                "intensity": ("normal", "strong", "low", "high", pd.NA)[number % 5],
+                "intensity": ("normal", "strong", "low", "high", "unspecified")[number % 5],
                 "emotion": labels[number // 14 % len(labels)],
             }
         )
