@@ -27,7 +27,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "root" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(tell_apart(pattern, number))
-    build(Request(out=folder / "m.csv", ravdess=folder / "root", crema=folder / "root"))
+    build(Request(out=folder / "m.csv", ravdess=folder / "root", crema=folder / "root", workers=1))
     return folder
 
 
