@@ -16,7 +16,7 @@ from trainer.slowfast import (
     to_input,
 )
 
-SMALL = {"depth": 18, "width": 16, "alpha": 4, "dropout": 0.0}
+SMALL = {"depth": 18, "width": 16, "alpha": 4, "beta_inv": 8, "dropout": 0.0}
 
 
 def make_unlike_new(model):
@@ -106,7 +106,7 @@ def test_a_kinetics_checkpoint_fills_all_but_head_and_gates_and_gives_the_same_f
     path, original = kinetics
     assert len(original.state_dict()) == 662
     model = create_model(
-        6, arch="slowfast", depth=50, width=64, alpha=4, se_ratio=0.0625, dropout=0.5, pretrained=str(path)
+        6, arch="slowfast", depth=50, width=64, alpha=4, beta_inv=8, se_ratio=0.0625, dropout=0.5, pretrained=str(path)
     ).eval()
     clip = torch.randn(1, 3, 32, 224, 224)
     with torch.no_grad():

@@ -27,6 +27,7 @@ class ModelSettings(Settings):
         64, ge=8, multiple_of=8, description="stem channels of the slow pathway; Kinetics weights have 64"
     )
     alpha: int = Field(4, ge=2, description="fast frames per slow frame")
+    beta_inv: Literal[2, 4, 8] = Field(8, description="slow channels per fast channel; Kinetics weights have 8")
     se_ratio: float | None = Field(0.0625, gt=0, le=1, description="squeeze width of the SE gates; null leaves SE out")
     dropout: float = Field(0.5, ge=0, lt=1)
     pretrained: str | None = Field(

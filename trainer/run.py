@@ -45,6 +45,7 @@ class Run:
         self._signal: int | None = None
         self._handlers: dict[int, Any] = {}
         self._started = time.monotonic()
+        self._seconds_before = 0.0
         self._status_written = 0.0
 
     def __enter__(self) -> Self:
@@ -55,6 +56,8 @@ class Run:
             raise UserError(
                 f"{self.path} holds another run: {difference}; give another --run, or delete that directory"
             )
+        ended = read_json(self.path / "outcome.json")
+        self._seconds_before = ended["seconds"] if ended else 0.0
         (self.path / "outcome.json").unlink(missing_ok=True)
         self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
@@ -83,7 +86,8 @@ class Run:
                 "outcome": outcome,
                 "reason": reason,
                 "exit_code": code,
-                "seconds": round(time.monotonic() - self._started, 1),
+                # of all starts, except those that were killed before they could write this
+                "seconds": round(self._seconds_before + time.monotonic() - self._started, 1),
                 "last_lines": self.last_lines(20),
             },
         )

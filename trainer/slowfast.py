@@ -65,7 +65,7 @@ class SlowFast(nn.Module):
     """SlowFast (Feichtenhofer et al., arXiv:1812.03982): a wide pathway on few frames, a thin one on all of them."""
 
     def __init__(
-        self, classes: int, depth: int, width: int, alpha: int, se_ratio: float | None, dropout: float
+        self, classes: int, depth: int, width: int, alpha: int, beta_inv: int, se_ratio: float | None, dropout: float
     ) -> None:
         super().__init__()
         bottleneck = (
@@ -73,13 +73,13 @@ class SlowFast(nn.Module):
         )
         self.alpha = alpha
         self.net = create_slowfast(
-            slowfast_channel_reduction_ratio=(8,),
+            slowfast_channel_reduction_ratio=(beta_inv,),
             slowfast_fusion_conv_kernel_size=(7, 1, 1),
             slowfast_fusion_conv_stride=(alpha, 1, 1),
             model_depth=depth,
             model_num_class=classes,
             dropout_rate=dropout,
-            stem_dim_outs=(width, width // 8),
+            stem_dim_outs=(width, width // beta_inv),
             bottleneck=bottleneck,
             # The default pool fits 32 frames of 224 px only; the adaptive one gives the same there and fits the rest.
             head_pool=nn.AdaptiveAvgPool3d,
@@ -91,6 +91,10 @@ class SlowFast(nn.Module):
                 module.reset_to_identity()
             elif isinstance(module, nn.Conv3d):
                 _use_plain_integers(module)
+            elif getattr(module, "block_final_bn", False):
+                # The builder starts residual branches at zero. AdamW moves a gain by its rate at most per step, so from
+                # scratch they would sleep for the first hundred steps; a checkpoint brings gains of its own.
+                nn.init.ones_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, 3, T, H, W)`, normalised, T a multiple of alpha -> logits `(B, classes)`."""
@@ -138,6 +142,7 @@ def create_model(
     depth: int,
     width: int,
     alpha: int,
+    beta_inv: int,
     se_ratio: float | None,
     dropout: float,
     pretrained: str | None,
@@ -145,7 +150,7 @@ def create_model(
     """The network that the `model` section of a recipe describes, with Kinetics weights if it names some."""
     if arch == "single_frame":
         return SingleFrame(classes, dropout)
-    model = SlowFast(classes, depth, width, alpha, se_ratio, dropout)
+    model = SlowFast(classes, depth, width, alpha, beta_inv, se_ratio, dropout)
     if pretrained is not None:
         load_kinetics(model, Path(pretrained))
     return model
