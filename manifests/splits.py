@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import warnings
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from manifests.table import SPLITS
 
 FOLDS_FOLDER = Path(__file__).parent / "folds"
 # Evenness is asked for at each of these levels; the coarser ones keep totals right where the finest is too thin.
-LEVELS = (("dataset", "sex", "emotion"), ("dataset", "sex"), ("dataset",), ())
+LEVELS = (("dataset", "sex", "emotion"), ("dataset", "sex"), ("emotion",), ())
 
 
 def parse_shares(text: str) -> tuple[float, float, float]:
@@ -37,24 +36,37 @@ def parse_shares(text: str) -> tuple[float, float, float]:
 
 
 def split_by_actor(rows: pd.DataFrame, shares: tuple[float, float, float], seed: int) -> np.ndarray:
-    """Give each actor, whole, to train, val or test; return the split of each row, (rows,) of str.
+    """Give each actor, whole, to train, val or test; return the split of each row, (rows,) of str."""
+    used = [index for index, share in enumerate(shares) if share > 0]
+    asked = f"a split into {', '.join(SPLITS[part] for part in used)}"
+    part = _deal_actors(rows, np.array([shares[index] for index in used]), seed, asked)
+    return np.array(SPLITS)[np.array(used)[part]]
 
-    scikit-learn's group splitters either stratify (equal folds only) or take shares (unstratified), so the dealing is
-    ours: actors come one at a time, the largest first and ties in an order drawn from the seed, and each goes where it
-    brings the counts nearest to the shares (least increase in chi-square, summed over LEVELS). Neither the order nor
-    the choice depends on library versions.
+
+def fold_by_actor(rows: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
+    """Number each row's fold, 1..folds: (rows,) int; an actor is in one fold, and folds are as even as actors allow."""
+    if folds < 2:
+        raise UserError(f"--folds {folds} is no division: use 2 or more, or a named one: {', '.join(named_folds())}")
+    return _deal_actors(rows, np.full(folds, 1 / folds), seed, f"--folds {folds}") + 1
+
+
+def _deal_actors(rows: pd.DataFrame, shares: np.ndarray, seed: int, asked: str) -> np.ndarray:
+    """Deal actors to len(shares) parts; return the part of each row, (rows,) int.
+
+    scikit-learn's group splitters either stratify (equal folds only, and StratifiedGroupKFold may leave one empty) or
+    take shares (unstratified), and their choices may change with its version. So the dealing is ours: actors come one
+    at a time, the largest first and ties in an order drawn from the seed, and each goes where it brings the counts
+    nearest to the shares: the least increase in chi-square, summed over LEVELS.
     """
     actor_of_row, names = pd.factorize(rows["actor"], sort=True)
     actors = [str(name) for name in names]
-    used = [index for index, share in enumerate(shares) if share > 0]
-    if len(actors) < len(used):
-        raise UserError(_too_few(actors, f"a split into {', '.join(SPLITS[part] for part in used)}", len(used)))
+    if len(actors) < len(shares):
+        raise UserError(_too_few(actors, asked, len(shares)))
     counts = _class_counts(rows, actor_of_row, len(actors))
     first_rows = np.unique(actor_of_row, return_index=True)[1]
     dataset = pd.factorize(rows["dataset"].to_numpy()[first_rows], sort=True)[0]
     order = sorted(range(len(actors)), key=lambda index: (-counts[index, -1], drawn(seed, actors[index])))
-    part_of_actor = _deal(counts, dataset, order, np.array([shares[index] for index in used]))
-    return np.array(SPLITS)[np.array(used)[part_of_actor]][actor_of_row]
+    return _deal(counts, dataset, order, shares)[actor_of_row]
 
 
 def split_by_dataset(rows: pd.DataFrame, test_on: str, shares: tuple[float, float, float], seed: int) -> np.ndarray:
@@ -94,7 +106,8 @@ def _deal(counts: np.ndarray, dataset: np.ndarray, order: list[int], shares: np.
                 allowed = lacking
             if len(order) - dealt <= empty.sum():
                 allowed = empty
-        part = int(np.where(allowed, cost, np.inf).argmin())
+        # Rounded, so that no processor's order of summing breaks a tie in its own way.
+        part = int(np.where(allowed, cost.round(9), np.inf).argmin())
         held[part] += counts[actor]
         holds[part, own] = True
         left[own] -= 1
@@ -130,26 +143,6 @@ def split_takes(rows: pd.DataFrame, shares: tuple[float, float, float], seed: in
     split = np.empty(len(rows), dtype="<U5")
     split[order] = np.array(SPLITS)[np.searchsorted(np.cumsum(shares)[:2], middle.to_numpy(), side="right")]
     return split
-
-
-def fold_by_actor(rows: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
-    """Number each row's fold, 1..folds, by scikit-learn's StratifiedGroupKFold: (rows,) int; an actor is in one."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    actors = sorted(rows["actor"].unique())
-    if folds < 2:
-        raise UserError(f"--folds {folds} is no division: use 2 or more, or a named one: {', '.join(named_folds())}")
-    if len(actors) < folds:
-        raise UserError(_too_few(actors, f"--folds {folds}", folds))
-    # The splitter wants some class with as many rows as there are folds; a coarser level always has one.
-    classes = next(codes for level in LEVELS if np.bincount(codes := _codes(rows, level)).max() >= folds)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    number = np.zeros(len(rows), dtype=int)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # "least populated class": evenness is as far as actors allow
-        for index, (_, test) in enumerate(splitter.split(classes, classes, rows["actor"].to_numpy()), start=1):
-            number[test] = index
-    return number
 
 
 def named_folds() -> dict[str, Path]:

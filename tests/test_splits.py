@@ -193,6 +193,40 @@ def test_every_actor_is_tested_in_exactly_one_of_k_folds(
     assert set(number) == set(range(1, folds + 1))
 
 
+def unevenness(rows: pd.DataFrame, number: np.ndarray, folds: int) -> list[float]:
+    """Root mean square of each fold's share of every emotion, corpus, sex and of all takes, away from an even one."""
+    shares = []
+    for column in ("emotion", "dataset", "sex", None):
+        values = rows[column] if column else pd.Series("all", index=rows.index)
+        shares.append((pd.crosstab(values, number, normalize="index") * folds - 1).pow(2).mean().mean() ** 0.5)
+    return shares
+
+
+def test_k_folds_are_as_even_as_those_of_scikit_learn() -> None:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    random = np.random.default_rng(0)
+    skewed = [("own", sex, list(random.choice([0, 1, 2, 5, 20], 6))) for sex in ["male", "female"] * 40]
+    for actors in (ravdess(), crema(), ravdess() + crema(), skewed):
+        rows = takes_of([actor for actor in actors if any(actor[2])])
+        classes = rows["dataset"] + rows["sex"] + rows["emotion"]
+        for folds in (5, 6):
+            theirs = np.zeros(len(rows), dtype=int)
+            splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
+            for fold, (_, test) in enumerate(splitter.split(classes, classes, rows["actor"])):
+                theirs[test] = fold
+            ours = unevenness(rows, splits.fold_by_actor(rows, folds, 0), folds)
+            assert sum(ours) <= sum(unevenness(rows, theirs, folds)) + 0.02, (len(actors), folds)
+
+
+def test_as_many_folds_as_actors_leave_none_empty() -> None:
+    # scikit-learn's StratifiedGroupKFold leaves one of six folds empty for these six actors.
+    counts = [[2, 0, 0, 9, 2, 0], [1, 0, 0, 2, 9, 2], [0, 2, 9, 0, 9, 0], [0, 0, 0, 9, 0, 0], [9, 0, 0, 9, 0, 0]]
+    corpora = ["own", "crema", "crema", "crema", "ravdess", "ravdess"]
+    rows = takes_of([(corpus, "", takes) for corpus, takes in zip(corpora, [*counts, [2, 0, 9, 1, 0, 0]], strict=True)])
+    assert sorted(set(splits.fold_by_actor(rows, 6, 0))) == [1, 2, 3, 4, 5, 6]
+
+
 def test_the_published_folds_are_these() -> None:
     rows = takes_of([])
     four = {
