@@ -2,9 +2,9 @@
 
 Two pairs of emotions share their expression, so that no single frame can tell the two apart, whatever the moment:
 
-* angry and disgust are the same scowl. Anger bursts (abrupt rise, slow fall), disgust swells (slow rise, abrupt fall).
-  One rhythm is the other played backwards.
-* fear and sad are the same distress. Fear quakes (4 to 5 Hz), sadness sways (below 1 Hz).
+* angry and disgust are the same scowl. Anger bursts (abrupt rise, slow fall), disgust swells (slow rise, abrupt fall):
+  the same curve played backwards, and slower.
+* fear and sad are the same distress. Fear quakes, sadness sways: the same curve, fast and slow.
 
 Both rhythms of a pair start at a random phase, so at every moment of the clip the intensity has one and the same
 distribution: uniform for the first pair, that of a sine at a random time for the second. The head's share in the
@@ -40,7 +40,8 @@ MANNERS = {
     "surprise": ("awe", "hold"),
 }
 PAIRS = (("angry", "disgust"), ("fear", "sad"))
-LOWEST = 0.25  # intensity at the quiet end of a rhythm, as a share of the apex
+RISE = 0.14  # of a burst's period is spent rising; of a swell's, falling
+LOWEST = 0.35  # intensity at the quiet end of a rhythm, as a share of the apex
 
 
 @dataclass(frozen=True)
@@ -54,21 +55,19 @@ class Performance:
     brightness: Floats
 
 
-def rhythm(name: str, seconds: Floats, rng: np.random.Generator) -> Floats:
-    """How strongly the expression shows, 0 to 1, at each time of the apex phase: (N,) for (N,) seconds."""
-    phase = rng.uniform()
+def rhythm(name: str, seconds: Floats, rng: np.random.Generator, difficulty: float) -> Floats:
+    """How strongly the expression shows at each time, 0 to 1: (N,) for (N,) seconds."""
+    phase, jitter = rng.uniform(), rng.uniform(0.9, 1.1)
     if name in ("burst", "swell"):
-        rate = rng.uniform(1.25, 1.65)
+        # Twice and more as quick one as the other; equally quick at difficulty 1, where only the direction is left.
+        rate = 1.45 * 3.9 ** ((0.5 if name == "burst" else -0.5) * (1 - difficulty)) * jitter
         cycle = (rate * seconds + phase) % 1
         cycle = cycle if name == "burst" else 1 - cycle
         return np.where(cycle < RISE, cycle / RISE, (1 - cycle) / (1 - RISE))
     if name in ("quake", "sway"):
-        rate = rng.uniform(4.2, 5.0) if name == "quake" else rng.uniform(0.65, 0.95)
+        rate = 1.9 * 7.5 ** ((0.5 if name == "quake" else -0.5) * (1 - 0.6 * difficulty)) * jitter
         return 0.5 + 0.5 * np.sin(2 * np.pi * (rate * seconds + phase))
     return 0.75 + 0.1 * np.sin(2 * np.pi * (rng.uniform(0.3, 0.6) * seconds + phase))
-
-
-RISE = 0.14  # of a burst's period is spent rising; of a swell's, falling
 
 
 def perform(
@@ -76,17 +75,17 @@ def perform(
 ) -> Performance:
     """Act one take at the given frame times (N,); `strength` is the directed one, `expressiveness` the actor's own."""
     expression, manner = MANNERS[emotion]
-    wave = rhythm(manner, seconds, rng)
+    wave = rhythm(manner, seconds, rng, difficulty)
     gate = _gate(seconds, rng)
-    level = strength * expressiveness * (1.06 - 0.5 * difficulty) * rng.normal(1, 0.02 + 0.12 * difficulty)
-    level = float(np.clip(level, 0.2, 1.15))
+    level = strength * expressiveness * (1.2 - 0.6 * difficulty) * rng.normal(1, 0.02 + 0.12 * difficulty)
+    level = float(np.clip(level, 0.2, 1.3))
     intensity = level * gate * (LOWEST + (1 - LOWEST) * wave)
     voice = _voice(seconds, rng) * gate
     blink = _blinks(seconds, rng)
     apex = _misdirected(EXPRESSIONS[expression], rng, 0.03 + 0.25 * difficulty)
     tilt = float(rng.normal(0, 0.15 + 0.5 * difficulty))
     actions = [_mixed(apex, *moment, tilt) for moment in zip(intensity, voice, blink, strict=True)]
-    poses = _head(expression, intensity, gate * (2 * wave - 1), seconds, rng, difficulty)
+    poses = _head(expression, intensity, level * gate * (2 * wave - 1), seconds, rng, difficulty)
     drift = 1 + (0.02 + 0.05 * difficulty) * np.sin(2 * np.pi * (rng.uniform(0.2, 0.5) * seconds + rng.uniform()))
     return Performance(intensity, voice, actions, poses, drift)
 
@@ -132,7 +131,7 @@ def _head(
     expression: str, intensity: Floats, swing: Floats, seconds: Floats, rng: np.random.Generator, difficulty: float
 ) -> list[Pose]:
     """The head follows the expression (a scowl thrusts, distress swings, a smile lifts) and wanders slowly besides."""
-    roam = 0.5 + 1.2 * difficulty
+    roam = 0.2 + 1.2 * difficulty
 
     def wander(amount: float) -> Floats:
         rates, phases = rng.uniform(0.15, 0.5, 2), rng.uniform(0, 1, 2)
@@ -140,10 +139,10 @@ def _head(
         return roam * amount * (waves + rng.normal(0, 0.6))
 
     scowl, distress, smile = (float(expression == name) for name in ("scowl", "distress", "smile"))
-    pitch = wander(3) + (9 * scowl - 5 * smile) * intensity
-    yaw = wander(5) + 7 * distress * swing
-    roll = wander(3) + 4 * distress * swing
-    right, down = wander(0.05) + 0.10 * distress * swing, wander(0.04) + 0.10 * scowl * intensity
-    size = 1 + wander(0.02) + 0.07 * scowl * intensity
+    pitch = wander(3) + (11 * scowl - 9 * smile) * intensity
+    yaw = wander(5) + 9 * distress * swing
+    roll = wander(3) + 5 * distress * swing
+    right, down = wander(0.05) + 0.12 * distress * swing, wander(0.04) + (0.12 * scowl - 0.08 * smile) * intensity
+    size = 1 + wander(0.02) + 0.10 * scowl * intensity
     columns = zip(pitch, yaw, roll, right, down, size, strict=True)
     return [Pose(*(float(value) for value in row)) for row in columns]

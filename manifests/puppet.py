@@ -177,12 +177,12 @@ def _eyeball(identity: Identity) -> Image:
 def _draw_brow(face: Image, identity: Identity, action: Action, side: int) -> None:
     s = np.linspace(0, 1, 12)
     slant = max(0.0, action.inner_brow_raise - action.outer_brow_raise)
-    inner = -0.15 * action.inner_brow_raise + 0.13 * action.brow_lower + 0.04 * action.nose_wrinkle
-    outer = -0.13 * action.outer_brow_raise + 0.02 * action.brow_lower + 0.05 * slant
+    inner = -0.20 * action.inner_brow_raise + 0.16 * action.brow_lower + 0.03 * action.nose_wrinkle
+    outer = -0.14 * action.outer_brow_raise + 0.05 * action.brow_lower + 0.08 * slant
     moved = (1 + 0.25 * action.tilt * side) * (inner * (1 - s) ** 1.2 + outer * s**1.2)
     x = 0.15 - 0.05 * action.brow_lower + (0.47 + 0.03 * action.brow_lower) * s
     y = BROW_Y + moved - 0.06 * np.sin(np.pi * np.clip(s * 1.15, 0, 1)) + 0.03 * s
-    half = 0.042 * identity.brows * (1 - 0.75 * s**2)
+    half = 0.05 * identity.brows * (1 - 0.75 * s**2)
     dark = mixed(identity.hair, (30, 24, 22), 0.45)
     fill(face, side * np.concatenate([x, x[::-1]]), np.concatenate([y - half, (y + half)[::-1]]), dark)
 
@@ -190,15 +190,15 @@ def _draw_brow(face: Image, identity: Identity, action: Action, side: int) -> No
 def _draw_mouth(face: Image, identity: Identity, action: Action) -> None:
     s = np.linspace(-1, 1, 21)
     arch = 1 - s**2
-    x = (0.30 + 0.10 * action.corner_pull + 0.10 * action.lip_stretch - 0.03 * action.jaw_drop) * s
-    corner = (0.15 * action.corner_depress - 0.15 * action.corner_pull) * (1 + 0.25 * action.tilt * s)
+    x = (0.33 + 0.12 * action.corner_pull + 0.10 * action.lip_stretch - 0.03 * action.jaw_drop) * s
+    corner = (0.17 * action.corner_depress - 0.17 * action.corner_pull) * (1 + 0.25 * action.tilt * s)
     middle = MOUTH_Y + corner * np.abs(s) ** 1.6
-    parted = 0.05 * action.corner_pull + 0.03 * action.upper_lip_raise + 0.03 * action.lip_stretch
-    upper_in = middle - (0.075 * action.upper_lip_raise + 0.035 * action.corner_pull) * arch
+    parted = 0.09 * action.corner_pull + 0.05 * action.upper_lip_raise + 0.03 * action.lip_stretch
+    upper_in = middle - (0.11 * action.upper_lip_raise + 0.035 * action.corner_pull) * arch
     lower_in = middle + (0.24 * action.jaw_drop + parted) * arch
     full = (1 - 0.7 * action.lip_press) * identity.lips
-    upper_out = upper_in - full * (0.070 * arch**0.7 - 0.018 * np.exp(-((s / 0.16) ** 2)))
-    lower_out = lower_in + full * 0.095 * arch**0.8
+    upper_out = upper_in - full * (0.075 * arch**0.7 - 0.018 * np.exp(-((s / 0.16) ** 2)))
+    lower_out = lower_in + full * 0.10 * arch**0.8
     around = np.concatenate([x, x[::-1]])
 
     def between(upper: np.ndarray, lower: np.ndarray, colour: Colour) -> None:
@@ -208,7 +208,7 @@ def _draw_mouth(face: Image, identity: Identity, action: Action) -> None:
     between(upper_out, lower_out, lips)
     between(upper_out, upper_in, scaled(lips, 0.86))
     if float(np.max(lower_in - upper_in)) > 0.02:
-        teeth = np.minimum(upper_in + 0.085 * arch**0.5, lower_in)
+        teeth = np.minimum(upper_in + 0.11 * arch**0.5, lower_in)
         between(upper_in, lower_in, (52, 18, 20))
         between(upper_in, teeth, (236, 232, 222))
         between(np.maximum(teeth, lower_in - 0.08 * arch), lower_in, (150, 70, 74))

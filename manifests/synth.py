@@ -99,10 +99,9 @@ def synthesize(
     plan = plan_takes(arguments)
     missing = [take for take in plan if not all((out / path).exists() for path in _paths(take))]
     jobs = [(out, take, arguments) for take in missing]
+    workers = workers or usable_cores()
     if jobs:
-        for _ in track(
-            map_in_processes(draw_take, jobs, workers or usable_cores(), _gave_up), "drawing", len(jobs), "takes"
-        ):
+        for _ in track(map_in_processes(draw_take, jobs, workers, _gave_up), "drawing", len(jobs), "takes"):
             pass
     return Summary(takes=len(plan), drawn=len(missing), files=sum(len(_paths(take)) for take in plan))
 
