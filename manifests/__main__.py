@@ -210,6 +210,7 @@ def add_synth(subparsers: Any) -> None:
         "--difficulty", type=float, default=0.3, help="0 clear, 1 faint and noisy (default: %(default)s)"
     )
     parser.add_argument("--every-emotion", action="store_true", help="calm and surprised too, which only RAVDESS has")
+    parser.add_argument("--full-size", action="store_true", help="RAVDESS in its real 1280x720, not 640x360")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that draw (default: one per core)")
 
 
@@ -223,6 +224,7 @@ def run_synth(options: argparse.Namespace) -> None:
         difficulty=options.difficulty,
         takes=options.takes,
         every_emotion=options.every_emotion,
+        full_size=options.full_size,
         workers=options.workers,
     )
     if not summary.drawn:

@@ -9,20 +9,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from manifests.portrait import (
-    BROW_Y,
-    EYE_X,
-    EYE_Y,
-    MOUTH_Y,
+from manifests.portrait import BROW_Y, EYE_X, EYE_Y, MOUTH_Y, Identity, paint
+from manifests.strokes import (
     ORIGIN,
     UNIT,
     Colour,
-    Identity,
     Image,
     Point,
     fill,
     mixed,
-    paint,
     scaled,
     smooth,
     stroke,

@@ -4,24 +4,21 @@ It is a test corpus. Nobody's face is in it, and a score on it says nothing abou
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import av
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from manifests.acting import Performance, perform
+from manifests.camera import add_sound, encode, film
 from manifests.console import track
 from manifests.errors import UserError
 from manifests.files import replacing, write_json, write_text
 from manifests.pool import map_in_processes
-from manifests.portrait import SKINS, Identity, Image, draw_identity
+from manifests.portrait import SKINS, Identity, draw_identity
 from manifests.puppet import Puppet
 from manifests.workers import usable_cores
 
@@ -39,10 +36,9 @@ RAVDESS_TAKES = ((1, 1, 1), (2, 2, 1), (1, 2, 2), (2, 1, 2), (1, 2, 1), (2, 1, 1
 CREMA_SENTENCES = ("DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI")
 STRENGTHS = {"LO": 0.82, "MD": 0.91, "HI": 1.0, "XX": 0.94, 1: 0.88, 2: 1.0}
 MAX_ACTORS, MAX_TAKES = 24, len(RAVDESS_TAKES)
-FRAME_SIZES = {"ravdess": (640, 360), "crema": (480, 360)}
+FRAME_SIZES = {"ravdess": (640, 360), "crema": (480, 360)}  # RAVDESS at half its real size, unless asked for
 FRAME_RATES = {"ravdess": Fraction(30000, 1001), "crema": Fraction(30)}
 FACE_UNIT = 0.175  # of the picture's height: a face is then a good third as high as the picture
-AUDIO_RATE = 48_000
 
 
 @dataclass(frozen=True)
@@ -67,6 +63,7 @@ class Arguments:
     difficulty: float
     takes: int
     every_emotion: bool
+    full_size: bool
     version: int = VERSION
 
 
@@ -85,14 +82,15 @@ def synthesize(
     difficulty: float = 0.3,
     takes: int = 2,
     every_emotion: bool = False,
+    full_size: bool = False,
     workers: int | None = None,
 ) -> Summary:
     """Draw `actors` people per corpus into `out`; what is already there is kept.
 
-    `takes` is per actor and emotion, `workers` defaults to one per core. Raises UserError on bad arguments and on a
-    folder that holds anything but a corpus made with the same ones.
+    `takes` is per actor and emotion, `full_size` gives RAVDESS its real 1280x720 pixels, `workers` defaults to one per
+    core. Raises UserError on bad arguments and on a folder that holds anything but a corpus made with the same ones.
     """
-    arguments = Arguments(actors, seed, difficulty, takes, every_emotion)
+    arguments = Arguments(actors, seed, difficulty, takes, every_emotion, full_size)
     _check(arguments)
     out = Path(out)
     _claim(out, arguments)
@@ -209,9 +207,13 @@ def _person(seed: int, corpus: str, actor: int) -> Identity:
 
 
 @lru_cache(maxsize=2)
-def _puppet(seed: int, corpus: str, actor: int) -> Puppet:
-    width, height = FRAME_SIZES[corpus]
+def _puppet(seed: int, corpus: str, actor: int, full_size: bool) -> Puppet:
+    width, height = _frame_size(corpus, full_size)
     return Puppet(_person(seed, corpus, actor), width, height, height * FACE_UNIT, (width / 2, height * 0.46))
+
+
+def _frame_size(corpus: str, full_size: bool) -> tuple[int, int]:
+    return (1280, 720) if corpus == "ravdess" and full_size else FRAME_SIZES[corpus]
 
 
 def act(take: Take, arguments: Arguments) -> Performance:
@@ -225,63 +227,13 @@ def act(take: Take, arguments: Arguments) -> Performance:
 
 def draw_take(out: Path, take: Take, arguments: Arguments) -> None:
     """Write the take's file or files; a file that is there already is kept."""
-    performance, path = act(take, arguments), out / take.path
+    performance, path, rate = act(take, arguments), out / take.path, FRAME_RATES[take.corpus]
     if not path.exists():
+        puppet = _puppet(arguments.seed, take.corpus, take.actor, arguments.full_size)
+        rng = _random(arguments.seed, take.corpus, take.actor, 3, RAVDESS_CODES[take.emotion], take.number)
+        pictures = film(puppet, performance, noise=1.5 + 5 * arguments.difficulty, rng=rng)
         with replacing(path) as temporary:
-            _encode(temporary, take, _pictures(take, arguments, performance))
+            encode(temporary, pictures, _frame_size(take.corpus, arguments.full_size), rate)
     if take.twin and not (out / take.twin).exists():
         with replacing(out / take.twin) as temporary:
-            _add_sound(path, temporary, performance.voice, take)
-
-
-def _pictures(take: Take, arguments: Arguments, performance: Performance) -> Iterator[Image]:
-    """What the camera makes of the puppet: (height * 3 / 2, width) uint8 planar YUV 4:2:0, with sensor noise."""
-    puppet = _puppet(arguments.seed, take.corpus, take.actor)
-    width, height = FRAME_SIZES[take.corpus]
-    rng = _random(arguments.seed, take.corpus, take.actor, 3, RAVDESS_CODES[take.emotion], take.number)
-    middle = 64
-    strip = np.clip(rng.normal(middle, 1.5 + 5 * arguments.difficulty, (height + 61, width)), 0, 255).astype(np.uint8)
-    for action, pose, gain in zip(performance.actions, performance.poses, performance.brightness, strict=True):
-        picture = cv2.cvtColor(puppet.draw(action, pose), cv2.COLOR_RGB2YUV_I420)
-        shift = int(rng.integers(61))
-        picture[:height] = cv2.addWeighted(picture[:height], float(gain), strip[shift : shift + height], 1.0, -middle)
-        yield np.asarray(picture, np.uint8)
-
-
-def _encode(path: Path, take: Take, pictures: Iterator[Image]) -> None:
-    rate = FRAME_RATES[take.corpus]
-    with av.open(str(path), "w") as container:
-        if take.corpus == "crema":
-            stream = container.add_stream("flv", rate=rate, bit_rate=1_200_000)
-        elif "libx264" in av.codecs_available:
-            stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": "26"})
-        else:
-            stream = container.add_stream("mpeg4", rate=rate, bit_rate=1_500_000)
-        stream.width, stream.height = FRAME_SIZES[take.corpus]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1  # more threads may cut the picture elsewhere, and give other bytes
-        for number, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
-            frame.pts, frame.time_base = number, 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-def _add_sound(source: Path, path: Path, voice: NDArray[np.floating], take: Take) -> None:
-    """Copy the encoded pictures of `source` as they are and add a hum that follows the mouth."""
-    with av.open(str(source)) as before, av.open(str(path), "w") as after:
-        pictures = before.streams.video[0]
-        video = after.add_stream_from_template(pictures)
-        audio = after.add_stream("aac", rate=AUDIO_RATE, layout="mono")
-        for packet in before.demux(pictures):
-            if packet.dts is not None:  # the demuxer's last packet is empty
-                packet.stream = video
-                after.mux(packet)
-        times = np.arange(int(len(voice) / FRAME_RATES[take.corpus] * AUDIO_RATE)) / AUDIO_RATE
-        loudness = np.interp(times * float(FRAME_RATES[take.corpus]), np.arange(len(voice)), voice)
-        hum = (0.2 * loudness * np.sin(2 * np.pi * (120 if take.actor % 2 else 210) * times)).astype(np.float32)
-        for start in range(0, len(hum), 1024):
-            frame = av.AudioFrame.from_ndarray(hum[None, start : start + 1024], format="fltp", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = AUDIO_RATE, start, Fraction(1, AUDIO_RATE)
-            after.mux(audio.encode(frame))
-        after.mux(audio.encode())
+            add_sound(path, temporary, performance.voice, rate, pitch=120 if take.actor % 2 else 210)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -16,14 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.__main__ import main
-from manifests.acting import PAIRS, perform
+from manifests.acting import PAIRS, Performance, perform
 from manifests.corpora import read_name
 from manifests.errors import UserError
 from manifests.faces import FaceDetector
 from manifests.synth import MARKER, Arguments, act, draw_take, plan_takes, synthesize
 from manifests.video import read_frames, verify_video
 
-SMALL = {"actors": 1, "seed": 5, "takes": 1}
+SMALL: dict[str, Any] = {"actors": 1, "seed": 5, "takes": 1}
 PERFORMANCES = 300
 SECONDS = np.arange(60) / 30.0
 
@@ -37,7 +38,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def performances() -> dict[str, list]:
+def performances() -> dict[str, list[Performance]]:
     """Many takes of the six emotions, acted but not drawn."""
     everyone = {}
     for number, emotion in enumerate(("angry", "disgust", "fear", "sad", "happy", "neutral")):
@@ -63,7 +64,7 @@ def largest_gap(first: np.ndarray, second: np.ndarray) -> float:
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 24), st.integers(1, 8), st.booleans())
 def test_every_name_obeys_the_real_grammars(actors: int, takes: int, every_emotion: bool) -> None:
-    plan = plan_takes(Arguments(actors, 0, 0.3, takes, every_emotion))
+    plan = plan_takes(Arguments(actors, 0, 0.3, takes, every_emotion, False))
     names = [path for take in plan for path in (take.path, take.twin) if path]
     assert len(set(names)) == len(names)
     for take in plan:
@@ -81,6 +82,14 @@ def test_every_file_is_a_whole_video_in_the_codec_of_its_corpus(corpus: Path) ->
         facts = verify_video(path)
         assert (facts.codec, facts.width) == (("h264", 640) if path.suffix == ".mp4" else ("flv", 480))
         assert 1.6 < facts.duration < 2.5
+
+
+def test_ravdess_comes_in_its_real_size_when_asked_for(tmp_path: Path) -> None:
+    arguments = Arguments(1, 5, 0.3, 1, False, full_size=True)
+    take = plan_takes(arguments)[0]
+    draw_take(tmp_path, take, arguments)
+    facts = verify_video(tmp_path / take.path)
+    assert (facts.width, facts.height) == (1280, 720)
 
 
 def test_demographics_have_the_real_header_and_one_line_per_drawn_actor(corpus: Path) -> None:
@@ -110,7 +119,7 @@ def test_twins_show_the_same_pictures_and_only_one_has_sound(corpus: Path) -> No
 
 
 def test_another_seed_draws_another_picture(corpus: Path, tmp_path: Path) -> None:
-    arguments = Arguments(1, 6, 0.3, 1, False)
+    arguments = Arguments(1, 6, 0.3, 1, False, False)
     take = plan_takes(arguments)[0]
     draw_take(tmp_path, take, arguments)
     assert (tmp_path / take.path).read_bytes() != (corpus / take.path).read_bytes()
@@ -210,7 +219,7 @@ def test_the_face_detector_finds_the_drawn_faces(corpus: Path) -> None:
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_no_moment_of_a_clip_tells_the_two_of_a_pair_apart(
-    pair: tuple[str, str], performances: dict[str, list]
+    pair: tuple[str, str], performances: dict[str, list[Performance]]
 ) -> None:
     """Two samples of 300 from one distribution differ by more than 0.16 once in a thousand times."""
     for moment in (2, 8, 20, 30, 41, 52):
@@ -221,18 +230,18 @@ def test_no_moment_of_a_clip_tells_the_two_of_a_pair_apart(
     assert largest_gap(*together) < 0.04
 
 
-def test_the_same_measure_tells_emotions_with_other_faces_apart(performances: dict[str, list]) -> None:
+def test_the_same_measure_tells_emotions_with_other_faces_apart(performances: dict[str, list[Performance]]) -> None:
     scowls, rests = ([value_of(take, "brow", 30) for take in performances[name]] for name in ("angry", "happy"))
     assert largest_gap(np.array(scowls), np.array(rests)) > 0.9
 
 
-def test_anger_rises_faster_than_it_falls_and_disgust_the_other_way(performances: dict[str, list]) -> None:
+def test_anger_rises_faster_than_it_falls_and_disgust_the_other_way(performances: dict[str, list[Performance]]) -> None:
     for emotion, faster in (("angry", 1), ("disgust", -1)):
         steps = [faster * np.diff(take.intensity[10:-10]) for take in performances[emotion]]
         assert np.mean([step.max() > 1.8 * -step.min() for step in steps]) > 0.98
 
 
-def test_fear_moves_more_quickly_than_sadness_in_every_take(performances: dict[str, list]) -> None:
+def test_fear_moves_more_quickly_than_sadness_in_every_take(performances: dict[str, list[Performance]]) -> None:
     pace = {
         name: [np.abs(np.diff(take.intensity[10:-10])).mean() for take in performances[name]]
         for name in ("fear", "sad")
@@ -242,7 +251,7 @@ def test_fear_moves_more_quickly_than_sadness_in_every_take(performances: dict[s
 
 @pytest.mark.parametrize("difficulty", [0.0, 0.3, 1.0])
 def test_a_take_begins_and_ends_at_rest_and_stays_in_its_range(difficulty: float) -> None:
-    arguments = Arguments(3, 1, difficulty, 4, True)
+    arguments = Arguments(3, 1, difficulty, 4, True, False)
     for take in plan_takes(arguments)[::7]:
         shown = act(take, arguments)
         assert max(shown.intensity[0], shown.intensity[-1]) < 0.1
@@ -255,13 +264,13 @@ def test_a_take_begins_and_ends_at_rest_and_stays_in_its_range(difficulty: float
 
 def test_a_harder_corpus_is_fainter() -> None:
     def loudest(difficulty: float) -> float:
-        arguments = Arguments(4, 1, difficulty, 2, False)
+        arguments = Arguments(4, 1, difficulty, 2, False, False)
         return float(np.mean([act(take, arguments).intensity.max() for take in plan_takes(arguments)]))
 
     assert loudest(0.0) > loudest(0.5) > loudest(1.0)
 
 
-def value_of(take, what: str, moment: int) -> float:
+def value_of(take: Performance, what: str, moment: int) -> float:
     if what == "intensity":
         return take.intensity[moment]
     if what == "brow":
