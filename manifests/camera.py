@@ -36,7 +36,7 @@ def encode(path: Path, pictures: Iterator[Image], size: tuple[int, int], rate: F
         if path.suffix == ".flv":
             stream = container.add_stream("flv", rate=rate, bit_rate=1_200_000)
         elif "libx264" in av.codecs_available:
-            stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": "26"})
+            stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": "24"})
         else:
             stream = container.add_stream("mpeg4", rate=rate, bit_rate=1_500_000)
         stream.width, stream.height = size

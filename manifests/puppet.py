@@ -124,9 +124,9 @@ def _draw_folds(face: Image, bare: Image, action: Action) -> None:
         sides = [side * 0.20, side * (0.33 + wide), side * (0.40 + wide)]
         fold(sides, [0.26, 0.38, 0.56], 0.15 + 0.75 * lift, 0.04)
         fold([side * 0.22, side * 0.37, side * 0.52], [0.03, 0.08, 0.04], 0.1 + 0.5 * action.cheek_raise, 0.03)
-    broad = 0.20 + 0.26 * action.outer_brow_raise
-    for y in (-0.68, -0.60):
-        fold([-broad, 0.0, broad], [y, y - 0.03, y], max(action.inner_brow_raise, action.outer_brow_raise), 0.03)
+    raised, broad = max(action.inner_brow_raise, action.outer_brow_raise), 0.28 + 0.18 * action.outer_brow_raise
+    for y in (-0.74, -0.66):
+        fold([-broad, -0.5 * broad, 0.0, 0.5 * broad, broad], [y, y - 0.02, y - 0.04, y - 0.02, y], 0.6 * raised, 0.02)
     soft = cv2.min(cv2.GaussianBlur(shade[rows, columns], (7, 7), 0), bare[rows, columns])
     region = face[rows, columns]
     region[:] = cv2.multiply(region, cv2.cvtColor(255 - soft, cv2.COLOR_GRAY2RGB), scale=1 / 255)

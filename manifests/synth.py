@@ -231,7 +231,7 @@ def draw_take(out: Path, take: Take, arguments: Arguments) -> None:
     if not path.exists():
         puppet = _puppet(arguments.seed, take.corpus, take.actor, arguments.full_size)
         rng = _random(arguments.seed, take.corpus, take.actor, 3, RAVDESS_CODES[take.emotion], take.number)
-        pictures = film(puppet, performance, noise=1.5 + 5 * arguments.difficulty, rng=rng)
+        pictures = film(puppet, performance, noise=1 + 4 * arguments.difficulty, rng=rng)
         with replacing(path) as temporary:
             encode(temporary, pictures, _frame_size(take.corpus, arguments.full_size), rate)
     if take.twin and not (out / take.twin).exists():
