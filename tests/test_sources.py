@@ -1,5 +1,6 @@
 """Listings of folders and of S3, over real HTTP. Run: .venv/bin/python -m pytest tests/test_sources.py"""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -38,7 +39,7 @@ def test_bytes_that_are_no_utf8_are_shown_as_escapes() -> None:
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A client of a local S3 endpoint that speaks HTTP, with both corpora in s3://lab/data."""
     boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
-    server = shutil.which("moto_server")
+    server = shutil.which("moto_server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if not server:
         pytest.skip("no moto_server on the PATH")
     with socket.socket() as probe:

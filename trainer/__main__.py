@@ -230,15 +230,19 @@ def evaluate_command(arguments: argparse.Namespace) -> None:
 def predict_command(arguments: argparse.Namespace) -> None:
     from trainer.predict import predict
 
-    failed = 0
+    failed = []
     for video in arguments.videos:
         try:
             print(predict(video, arguments.model, arguments.out, arguments.stride, arguments.device))
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            failed += 1
+            # One bad video of many costs only itself.
+            failed.append(error)
+            if len(arguments.videos) > 1:
+                print(f"error: {error}", file=sys.stderr)
+    if len(failed) > 1 or (failed and len(arguments.videos) > 1):
+        raise UserError(f"{len(failed)} of {len(arguments.videos)} videos gave no prediction, for the reasons above")
     if failed:
-        raise UserError(f"{failed} of {len(arguments.videos)} videos could not be read, see above")
+        raise failed[0]
 
 
 def report_command(arguments: argparse.Namespace) -> None:

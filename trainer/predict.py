@@ -5,6 +5,7 @@ A window sees one static square, as in training; only the drawn box moves with t
 """
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ def predict(video: Path, model_path: Path, out: Path, stride: float, device: str
     if not video.is_file():
         raise UserError(f"there is no video at {video}; check the path")
     model, metadata = load_model(model_path, device)
+    if metadata["synthetic"]:
+        print("this model learned from drawn faces: what it says of people means nothing", file=sys.stderr)
     labels = metadata["labels"]
     try:
         facts = verify_video(video)
@@ -65,6 +68,7 @@ def predict(video: Path, model_path: Path, out: Path, stride: float, device: str
             "video": video.name,
             "video_sha256": sha256_of(video),
             "weights_sha256": sha256_of(model_path),
+            "learned_from_drawn_faces": metadata["synthetic"],
             "labels": labels,
             "overall": as_shares(labels, overall),
             "windows_without_face": faceless,

@@ -121,6 +121,7 @@ def fit(config: Config, splits: dict[str, Clips], labels: tuple[str, ...], run: 
         "data": config.data.model_dump(),
         "labels": list(labels),
         "clips": run.facts["clips"],
+        "synthetic": run.facts["manifest"]["synthetic"],
     }
     save_weights(run.path / "model.safetensors", average.module.state_dict(), metadata)
 
