@@ -3,7 +3,9 @@
 It is a test corpus. Nobody's face is in it, and a score on it says nothing about people.
 """
 
+import errno
 import json
+import os
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -35,6 +37,7 @@ CREMA_CODES = {"angry": "ANG", "disgust": "DIS", "fear": "FEA", "happy": "HAP", 
 RAVDESS_TAKES = ((1, 1, 1), (2, 2, 1), (1, 2, 2), (2, 1, 2), (1, 2, 1), (2, 1, 1), (1, 1, 2), (2, 2, 2))
 CREMA_SENTENCES = ("DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI")
 STRENGTHS = {"LO": 0.82, "MD": 0.91, "HI": 1.0, "XX": 0.94, 1: 0.88, 2: 1.0}
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 MAX_ACTORS, MAX_TAKES = 24, len(RAVDESS_TAKES)
 FRAME_SIZES = {"ravdess": (640, 360), "crema": (480, 360)}  # RAVDESS at half its real size, unless asked for
 FRAME_RATES = {"ravdess": Fraction(30000, 1001), "crema": Fraction(30)}
@@ -93,14 +96,20 @@ def synthesize(
     arguments = Arguments(actors, seed, difficulty, takes, every_emotion, full_size)
     _check(arguments)
     out = Path(out)
-    _claim(out, arguments)
     plan = plan_takes(arguments)
-    missing = [take for take in plan if not all((out / path).exists() for path in _paths(take))]
-    jobs = [(out, take, arguments) for take in missing]
-    workers = workers or usable_cores()
-    if jobs:
-        for _ in track(map_in_processes(draw_take, jobs, workers, _gave_up), "drawing", len(jobs), "takes"):
-            pass
+    try:
+        _claim(out, arguments)
+        missing = [take for take in plan if not all((out / path).exists() for path in _paths(take))]
+        jobs = [(out, take, arguments) for take in missing]
+        if jobs:
+            done = map_in_processes(draw_take, jobs, workers or usable_cores(), _gave_up)
+            for _ in track(done, "drawing", len(jobs), "takes"):
+                pass
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        reason = os.strerror(error.errno)
+        raise UserError(f"cannot write in {out} ({reason}): mend that and run the same command to go on") from error
     return Summary(takes=len(plan), drawn=len(missing), files=sum(len(_paths(take)) for take in plan))
 
 

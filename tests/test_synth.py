@@ -161,6 +161,20 @@ def test_a_stopped_run_leaves_whole_files_and_the_next_one_ends_with_the_same_by
     assert contents(out) == reference
 
 
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(tmp_path: Path) -> None:
+    limited = """
+import resource, sys
+from manifests.__main__ import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+sys.exit(main(sys.argv[1:]))
+"""
+    command = [sys.executable, "-c", limited, "synth", "--out", str(tmp_path), "--actors=1", "--takes=1", "--workers=1"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1), run.stderr
+    assert "File too large" in run.stderr
+    assert [path.name for path in tmp_path.rglob("*.mp4")] == []
+
+
 # --- wrong arguments -----------------------------------------------------------------------------------------------
 
 
