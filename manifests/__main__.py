@@ -205,9 +205,11 @@ def add_synth(subparsers: Any) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new folder, or one to go on with")
     parser.add_argument("--actors", metavar="N", type=int, required=True, help="actors per corpus, 1 to 24")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other people (default: %(default)s)")
-    parser.add_argument("--takes", type=int, default=2, help="per actor and emotion, 1 to 8 (default: %(default)s)")
     parser.add_argument(
-        "--difficulty", type=float, default=0.3, help="0 clear, 1 faint and noisy (default: %(default)s)"
+        "--takes", metavar="N", type=int, default=2, help="per actor and emotion, 1 to 8 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--difficulty", metavar="D", type=float, default=0.3, help="0 clear, 1 faint and noisy (default: %(default)s)"
     )
     parser.add_argument("--every-emotion", action="store_true", help="calm and surprised too, which only RAVDESS has")
     parser.add_argument("--full-size", action="store_true", help="RAVDESS in its real 1280x720, not 640x360")
