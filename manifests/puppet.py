@@ -5,6 +5,7 @@ folds are drawn anew in every picture, over the portrait that was painted once; 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -23,6 +24,10 @@ from manifests.strokes import (
     stroke,
     to_texture,
 )
+
+# Where the points of a lid, a brow (from its inner end) and a lip lie along it; how far lids and lips bend there.
+EYE_SPAN, BROW_SPAN, MOUTH_SPAN = np.linspace(-1, 1, 15), np.linspace(0, 1, 12), np.linspace(-1, 1, 21)
+EYE_ARCH, MOUTH_ARCH = (1 - EYE_SPAN**2) ** 0.75, 1 - MOUTH_SPAN**2
 
 
 @dataclass(frozen=True)
@@ -133,8 +138,7 @@ def _draw_folds(face: Image, bare: Image, action: Action) -> None:
 
 
 def _draw_eye(face: Image, identity: Identity, action: Action, side: int) -> None:
-    s = np.linspace(-1, 1, 15)
-    arch = (1 - s**2) ** 0.75
+    s, arch = EYE_SPAN, EYE_ARCH
     narrow = max(action.lid_tighten, 0.8 * action.cheek_raise, 0.7 * action.nose_wrinkle)
     below = 0.062 * (1 - 0.65 * narrow) * identity.eyes
     above = 0.098 * (1 + 0.55 * action.lid_raise - 0.40 * narrow) * identity.eyes
@@ -154,6 +158,7 @@ def _draw_eye(face: Image, identity: Identity, action: Action, side: int) -> Non
     stroke(face, x, upper, (34, 24, 22), 0.03)
 
 
+@lru_cache(maxsize=4)
 def _eyeball(identity: Identity) -> Image:
     """(40, 53, 3) texture pixels around the middle of an eye, looking at the camera."""
     ball = np.full((40, 53, 3), (232, 228, 222), np.uint8)
@@ -170,7 +175,7 @@ def _eyeball(identity: Identity) -> Image:
 
 
 def _draw_brow(face: Image, identity: Identity, action: Action, side: int) -> None:
-    s = np.linspace(0, 1, 12)
+    s = BROW_SPAN
     slant = max(0.0, action.inner_brow_raise - action.outer_brow_raise)
     inner = -0.20 * action.inner_brow_raise + 0.16 * action.brow_lower + 0.03 * action.nose_wrinkle
     outer = -0.14 * action.outer_brow_raise + 0.05 * action.brow_lower + 0.08 * slant
@@ -183,8 +188,7 @@ def _draw_brow(face: Image, identity: Identity, action: Action, side: int) -> No
 
 
 def _draw_mouth(face: Image, identity: Identity, action: Action) -> None:
-    s = np.linspace(-1, 1, 21)
-    arch = 1 - s**2
+    s, arch = MOUTH_SPAN, MOUTH_ARCH
     x = (0.33 + 0.12 * action.corner_pull + 0.10 * action.lip_stretch - 0.03 * action.jaw_drop) * s
     corner = (0.17 * action.corner_depress - 0.17 * action.corner_pull) * (1 + 0.25 * action.tilt * s)
     middle = MOUTH_Y + corner * np.abs(s) ** 1.6
