@@ -21,7 +21,13 @@ def stderr_console() -> Console:
 def track(items: Iterable[T], title: str, total: int, unit: str = "files") -> Iterator[T]:
     """Yield `items`, showing how far the work is: `title  37/120 files  0:00:12`."""
     if sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=stderr_console()) as progress:
             task = progress.add_task(title, total=total)
             for item in items:

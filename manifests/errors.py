@@ -1,4 +1,4 @@
-"""The one error class for mistakes that a user can mend, and the door that turns it into a sentence and an exit code."""
+"""The one error class for mistakes that a user can mend, and the door that makes it a sentence and an exit code."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ EXIT_INTERRUPTED = 130
 
 
 class UserError(Exception):
-    """A mistake of the user's: one sentence that says what is wrong, and the next command. Never shown as a traceback."""
+    """A mistake of the user's: one sentence that says what is wrong, and the next command; never a traceback."""
 
 
 def run_command(command: Callable[[], int | None]) -> int:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name, flushed to disk, renamed; and named by their content."""
+"""Files that are whole or absent: written under a temporary name, flushed, renamed; and known by their content."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Tests run on one thread per process: small networks gain nothing from more, and share the cores with real children."""
+"""Tests run on one thread per process: small networks gain nothing from more, and real children want the cores."""
 
 import os
 

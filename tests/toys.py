@@ -16,7 +16,8 @@ from manifests.table import as_table, write_manifest
 LABELS = ("grows", "shrinks")
 SIZE = 40
 TINY = [
-    "model.width=8", "model.beta_inv=4", "data.frames=8", "data.size=32", "data.batch=4", "data.workers=0", "data.span=1.0",
+    "model.width=8", "model.beta_inv=4", "data.frames=8", "data.size=32", "data.batch=4", "data.workers=0",
+    "data.span=1.0",
     "model.dropout=0.1", "optim.ema=0.9", "optim.lr=5e-3", "optim.backbone_lr=5e-3", "evaluation.clips=1",
     "augment.rotate=0", "augment.translate=0.02", "augment.erase=0", "augment.grayscale=0",
 ]  # fmt: skip
