@@ -5,12 +5,10 @@ the manifest: losing them costs a run of prepare, and no decoding.
 """
 
 import csv
-import errno
 import fcntl
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -40,10 +38,6 @@ INDEX_COLUMNS = (
     "miss_rate",
 )
 REJECTED_COLUMNS = ("clip_id", "actor", "path", "key", "reason")
-DISK_ERRORS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
-}
 SHARD_TABLE = "shards.csv"
 SHARD_COLUMNS = ("key", "shard", "start", "bytes")
 
@@ -190,20 +184,6 @@ def update_tables(root: Path, prepared: Iterable[dict[str, str]], rejected: Iter
             index.pop(row["clip_id"], None)
         _write_table(root / "index.csv", INDEX_COLUMNS, (index[name] for name in sorted(index)))
         _write_table(root / "rejected.csv", REJECTED_COLUMNS, (refused[name] for name in sorted(refused)))
-
-
-@contextmanager
-def writing_to(out: Path) -> Iterator[None]:
-    """Turn a disk that is full, read-only or closed to us into a UserError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        raise UserError(
-            f"cannot write into {out}: {os.strerror(error.errno)}; what is complete is kept: "
-            "mend that and run the same command again"
-        ) from error
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Files that are whole or absent: written under a temporary name, flushed, renamed; and known by their content."""
 
+import errno
 import hashlib
 import json
 import os
@@ -8,6 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from manifests.errors import UserError
+
+DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
+}
 
 
 @contextmanager
@@ -31,6 +39,20 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def writing_to(out: Path) -> Iterator[None]:
+    """Turn a disk that is full, read-only or closed to us into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise UserError(
+            f"cannot write into {out}: {os.strerror(error.errno)}; what is complete is kept: "
+            "mend that and run the same command again"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -20,13 +20,12 @@ from manifests.clips import (
     read_index,
     read_rejected,
     update_tables,
-    writing_to,
 )
 from manifests.console import track
 from manifests.crops import Unfit, crop_face, glimpse
 from manifests.errors import UserError
 from manifests.faces import DETECTOR, STRIDE_SECONDS, WEIGHTS_SHA256, weights_path
-from manifests.files import replacing, sha256_of
+from manifests.files import replacing, sha256_of, writing_to
 from manifests.pool import map_in_processes
 from manifests.video import VideoError
 from manifests.workers import usable_cores

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from manifests.clipfile import clip_path
-from manifests.clips import ClipStore, read_index, read_shards, write_shards, writing_to
+from manifests.clips import ClipStore, read_index, read_shards, write_shards
 from manifests.console import track
 from manifests.errors import UserError
-from manifests.files import replacing
+from manifests.files import replacing, writing_to
 
 TAR_HEADER = 512  # bytes before a member's own
 TABLES = ("rule.json", "index.csv", "rejected.csv")

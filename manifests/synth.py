@@ -3,9 +3,7 @@
 It is a test corpus. Nobody's face is in it, and a score on it says nothing about people.
 """
 
-import errno
 import json
-import os
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -18,7 +16,7 @@ from manifests.acting import Performance, perform
 from manifests.camera import add_sound, encode, film
 from manifests.console import track
 from manifests.errors import UserError
-from manifests.files import replacing, write_json, write_text
+from manifests.files import replacing, write_json, write_text, writing_to
 from manifests.pool import map_in_processes
 from manifests.portrait import SKINS, Identity, draw_identity
 from manifests.puppet import Puppet
@@ -37,7 +35,6 @@ CREMA_CODES = {"angry": "ANG", "disgust": "DIS", "fear": "FEA", "happy": "HAP", 
 RAVDESS_TAKES = ((1, 1, 1), (2, 2, 1), (1, 2, 2), (2, 1, 2), (1, 2, 1), (2, 1, 1), (1, 1, 2), (2, 2, 2))
 CREMA_SENTENCES = ("DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI")
 STRENGTHS = {"LO": 0.82, "MD": 0.91, "HI": 1.0, "XX": 0.94, 1: 0.88, 2: 1.0}
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 MAX_ACTORS, MAX_TAKES = 24, len(RAVDESS_TAKES)
 FRAME_SIZES = {"ravdess": (640, 360), "crema": (480, 360)}  # RAVDESS at half its real size, unless asked for
 FRAME_RATES = {"ravdess": Fraction(30000, 1001), "crema": Fraction(30)}
@@ -97,7 +94,7 @@ def synthesize(
     _check(arguments)
     out = Path(out)
     plan = plan_takes(arguments)
-    try:
+    with writing_to(out):
         _claim(out, arguments)
         missing = [take for take in plan if not all((out / path).exists() for path in _paths(take))]
         jobs = [(out, take, arguments) for take in missing]
@@ -105,11 +102,6 @@ def synthesize(
             done = map_in_processes(draw_take, jobs, workers or usable_cores(), _gave_up)
             for _ in track(done, "drawing", len(jobs), "takes"):
                 pass
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        reason = os.strerror(error.errno)
-        raise UserError(f"cannot write in {out} ({reason}): mend that and run the same command to go on") from error
     return Summary(takes=len(plan), drawn=len(missing), files=sum(len(_paths(take)) for take in plan))
 
 
