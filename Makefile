@@ -5,7 +5,7 @@ OUT ?= runs/demo
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test bench lint format lock clean
 
 help: ## print these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ demo: .venv/ready ## the whole line on a drawn corpus, or on your videos: make d
 
 test: .venv/ready ## all tests, on the CPU
 	@$(BIN)/python -m pytest
+
+bench: .venv/ready ## manifests at 10k, 100k and 1M rows, and what preparing costs; one table each
+	@$(BIN)/python tests/bench_manifests.py && $(BIN)/python tests/bench_prepare.py
 
 lint: .venv/ready ## what CI checks besides the tests: ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

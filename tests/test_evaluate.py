@@ -66,9 +66,10 @@ def test_evaluating_again_changes_nothing_and_other_views_are_another_result(run
     before = (run / "evaluation.json").stat().st_mtime_ns
     assert main(words) == 0
     assert (run / "evaluation.json").stat().st_mtime_ns == before
+    assert capsys.readouterr().out.startswith("nothing to do: UAR ")
     assert main([*words, "evaluation.clips=2"]) == 0
     assert read_json(run / "evaluation.json")["views"]["clips"] == 2
-    assert capsys.readouterr().out.count("UAR") == 2
+    assert capsys.readouterr().out.startswith("UAR ")
     assert main([*words, "evaluation.clips=1"]) == 0
 
 

@@ -63,6 +63,21 @@ def test_the_same_video_gives_the_same_prediction(model, video, tmp_path):
     assert first == second
 
 
+def test_predicting_again_does_nothing_and_another_stride_is_another_prediction(model, video, tmp_path, capsys):
+    assert predict(model, tmp_path, video) == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert predict(model, tmp_path, video) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    assert main(["predict", str(video), "--model", str(model), "--out", str(tmp_path), "--stride", "0.6"]) == 0
+    assert "nothing to do" not in capsys.readouterr().out
+
+
+def test_two_videos_of_one_name_do_not_hide_each_other(model, video, tmp_path, capsys):
+    assert predict(model, tmp_path / "out", video, tmp_path / f"{video.stem}.flv") == 2
+    assert "more than one video is called" in capsys.readouterr().err
+
+
 def test_a_bad_video_among_good_ones_costs_only_itself(model, video, tmp_path, capsys):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(video.read_bytes()[:2000])

@@ -10,6 +10,7 @@ that `--help` and a mistyped setting answer at once.
 import argparse
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,21 +224,28 @@ def evaluate_command(arguments: argparse.Namespace) -> None:
     if manifest.sha256 != facts["manifest"]["sha256"]:
         raise UserError(f"{arguments.manifest} is not the manifest that {arguments.run} was trained on; give that one")
     splits, rows, skipped = choose_clips(manifest, store)
-    run = Run(arguments.run, facts)
+    run, known = Run(arguments.run, facts), read_json(arguments.run / "evaluation.json")
     result = evaluate(
         run, splits["test"], rows, skipped, views=config.evaluation.clips, flip=config.evaluation.flip,
         batch=config.data.batch, workers=config.data.workers, device=config.device, seed=config.seed,
     )  # fmt: skip
-    print(result_line(result))
+    print(("nothing to do: " if result == known else "") + result_line(result))
 
 
 def predict_command(arguments: argparse.Namespace) -> None:
+    from manifests.files import writing_to
     from trainer.predict import predict
 
+    twice = [name for name, count in Counter(video.stem for video in arguments.videos).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"more than one video is called {twice[0]}, so one result would hide the other; give each its own --out"
+        )
     failed = []
     for video in arguments.videos:
         try:
-            print(predict(video, arguments.model, arguments.out, arguments.stride, arguments.device))
+            with writing_to(arguments.out):
+                print(predict(video, arguments.model, arguments.out, arguments.stride, arguments.device))
         except UserError as error:
             # One bad video of many costs only itself.
             failed.append(error)
@@ -255,7 +263,10 @@ def report_command(arguments: argparse.Namespace) -> None:
 
     if read_json(arguments.run / "run.json") is None:
         raise UserError(f"{arguments.run} is no run directory; train first: python -m trainer fit --help")
-    print(write_report(arguments.run, ClipStore(arguments.clips) if arguments.clips else None, arguments.baseline))
+    page = arguments.run / "report.html"
+    before = page.read_bytes() if page.is_file() else None
+    write_report(arguments.run, ClipStore(arguments.clips) if arguments.clips else None, arguments.baseline)
+    print(f"unchanged: {page}" if page.read_bytes() == before else page)
 
 
 def demo_command(arguments: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ from manifests.video import VideoError, read_frames, verify_video
 from trainer.dataset import resize_to, to_tensor
 from trainer.evaluate import load_model
 from trainer.overlay import draw_frame, plot_timeline, write_video
+from trainer.run import read_json
 from trainer.sampling import duration_of, nearest_frames
 from trainer.slowfast import to_input
 
@@ -42,11 +43,15 @@ class Window:
 def predict(video: Path, model_path: Path, out: Path, stride: float, device: str) -> str:
     """Write `NAME.json`, `NAME.png` and `NAME.mp4` into `out`; return one line that tells the result.
 
-    Raises UserError if the video cannot be read or shows no face.
+    Does nothing if they are there already. Raises UserError if the video cannot be read or shows no face.
     """
     if not video.is_file():
         raise UserError(f"there is no video at {video}; check the path")
     model, metadata = load_model(model_path, device)
+    asked = {"video_sha256": sha256_of(video), "weights_sha256": sha256_of(model_path), "stride": stride}
+    known = read_json(out / f"{video.stem}.json")
+    if known is not None and asked.items() <= known.items():
+        return f"nothing to do: {out / video.stem}.json .png .mp4 are this model's view of {video.name}"
     if metadata["synthetic"]:
         print("this model learned from drawn faces: what it says of people means nothing", file=sys.stderr)
     labels = metadata["labels"]
@@ -61,13 +66,16 @@ def predict(video: Path, model_path: Path, out: Path, stride: float, device: str
         raise UserError(f"{video} cannot be used: {error}") from None
     overall = probabilities.mean(axis=0)
     middles = np.array([window.middle for window in windows])
-    out.mkdir(parents=True, exist_ok=True)
+    with replacing(out / f"{video.stem}.png") as temporary:
+        plot_timeline(temporary, middles, probabilities, labels)
+    with replacing(out / f"{video.stem}.mp4") as temporary:
+        write_video(temporary, annotated(video, facts.frames, face, middles, probabilities, labels), facts.fps)
+    # last: it says that the other two are whole
     write_json(
         out / f"{video.stem}.json",
         {
             "video": video.name,
-            "video_sha256": sha256_of(video),
-            "weights_sha256": sha256_of(model_path),
+            **asked,
             "learned_from_drawn_faces": metadata["synthetic"],
             "labels": labels,
             "overall": as_shares(labels, overall),
@@ -82,10 +90,6 @@ def predict(video: Path, model_path: Path, out: Path, stride: float, device: str
             ],
         },
     )
-    with replacing(out / f"{video.stem}.png") as temporary:
-        plot_timeline(temporary, middles, probabilities, labels)
-    with replacing(out / f"{video.stem}.mp4") as temporary:
-        write_video(temporary, annotated(video, facts.frames, face, middles, probabilities, labels), facts.fps)
     top = int(overall.argmax())
     gap = f", {faceless} windows without a face left out" if faceless else ""
     return (
