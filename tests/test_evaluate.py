@@ -73,6 +73,24 @@ def test_evaluating_again_changes_nothing_and_other_views_are_another_result(run
     assert main([*words, "evaluation.clips=1"]) == 0
 
 
+def test_evaluating_leaves_a_finished_run_finished_and_its_steps_known(run, corpus):
+    words = ["evaluate", "--run", str(run), "--manifest", str(corpus[0]), "--clips", str(corpus[1])]
+    assert main([*words, "evaluation.clips=2"]) == 0
+    status = read_json(run / "status.json")
+    assert status["phase"] == "finished"
+    assert status["step"] == status["steps"]
+    assert read_json(run / "outcome.json")["outcome"] == "finished"
+    assert main([*words, "evaluation.clips=1"]) == 0
+
+
+def test_a_run_that_has_no_weights_yet_is_one_sentence_and_stays_as_it_was(run, corpus, tmp_path, capsys):
+    (tmp_path / "run.json").write_bytes((run / "run.json").read_bytes())
+    words = ["evaluate", "--run", str(tmp_path), "--manifest", str(corpus[0]), "--clips", str(corpus[1])]
+    assert main(words) == 2
+    assert "has no weights yet" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
 def test_a_mirrored_view_is_the_model_on_the_mirrored_clip(corpus):
     class LeftHalf(nn.Module):
         """A network that shows what it was given: the brightness of the left half and of the whole."""

@@ -224,11 +224,14 @@ def evaluate_command(arguments: argparse.Namespace) -> None:
     if manifest.sha256 != facts["manifest"]["sha256"]:
         raise UserError(f"{arguments.manifest} is not the manifest that {arguments.run} was trained on; give that one")
     splits, rows, skipped = choose_clips(manifest, store)
-    run, known = Run(arguments.run, facts), read_json(arguments.run / "evaluation.json")
-    result = evaluate(
-        run, splits["test"], rows, skipped, views=config.evaluation.clips, flip=config.evaluation.flip,
-        batch=config.data.batch, workers=config.data.workers, device=config.device, seed=config.seed,
-    )  # fmt: skip
+    if not (arguments.run / "model.safetensors").is_file():
+        raise UserError(f"{arguments.run} has no weights yet; finish its training: python -m trainer fit --help")
+    known = read_json(arguments.run / "evaluation.json")
+    with Run(arguments.run, facts) as run:
+        result = evaluate(
+            run, splits["test"], rows, skipped, views=config.evaluation.clips, flip=config.evaluation.flip,
+            batch=config.data.batch, workers=config.data.workers, device=config.device, seed=config.seed,
+        )  # fmt: skip
     print(("nothing to do: " if result == known else "") + result_line(result))
 
 

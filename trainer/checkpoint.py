@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -72,9 +72,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["slowfast-emotion"])
             return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118 (not a dict)
-    except (KeyError, OSError, Exception) as error:
-        if isinstance(error, KeyError) or type(error).__name__ == "SafetensorError":
-            raise UserError(
-                f"{path} is not a model of this project (or is cut short); give a run's model.safetensors"
-            ) from None
-        raise
+    except (KeyError, SafetensorError):
+        raise UserError(
+            f"{path} is not a model of this project (or is cut short); give a run's model.safetensors"
+        ) from None

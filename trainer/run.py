@@ -56,6 +56,8 @@ class Run:
             raise UserError(
                 f"{self.path} holds another run: {difference}; give another --run, or delete that directory"
             )
+        # What an earlier start knew stays known: a later one may only evaluate.
+        self.status = read_json(self.path / "status.json") or {}
         ended = read_json(self.path / "outcome.json")
         self._seconds_before = ended["seconds"] if ended else 0.0
         (self.path / "outcome.json").unlink(missing_ok=True)
@@ -128,11 +130,8 @@ class Run:
 
     def forget_after(self, step: int) -> None:
         """Drop the metrics of steps that will be done again because the checkpoint is older than they are."""
-        kept = [line for line in self.metrics() if line["step"] <= step]
+        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
-
-    def metrics(self) -> list[dict[str, Any]]:
-        return read_metrics(self.path)
 
     def log(self, text: str) -> None:
         with (self.path / "log.txt").open("a", encoding="utf-8") as stream:
