@@ -245,6 +245,7 @@ def add_prepare(subparsers: Any) -> None:
         f"""\
           {PROGRAM} prepare manifest.csv --root data --out clips
           {PROGRAM} prepare manifest.csv --root data --out clips160 --size 160 --workers 8
+          {PROGRAM} prepare manifest.csv --root data --out upright --roll
         """,
     )
     parser.add_argument("manifest", type=Path)
@@ -264,6 +265,9 @@ def add_prepare(subparsers: Any) -> None:
         default="reject",
         help="a clip without a face is rejected, or the middle of its picture kept (default: %(default)s)",
     )
+    parser.add_argument(
+        "--roll", action="store_true", help="turn each frame so that the head is upright, by one smooth angle over time"
+    )
     parser.add_argument("--workers", metavar="N", type=int, help="processes (default: one per core)")
 
 
@@ -271,7 +275,14 @@ def run_prepare(options: argparse.Namespace) -> int:
     from manifests.prepare import prepare
 
     summary = prepare(
-        options.manifest, options.root, options.out, options.size, options.margin, options.no_face, options.workers
+        options.manifest,
+        options.root,
+        options.out,
+        options.size,
+        options.margin,
+        options.no_face,
+        options.roll,
+        options.workers,
     )
     print(summary.sentence(options.out))
     return 0 if summary.prepared else 1

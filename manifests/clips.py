@@ -9,10 +9,11 @@ import fcntl
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,10 +55,15 @@ class Rule:
     max_fps: float = MAX_FPS
     quality: int = JPEG_QUALITY
     version: int = FORMAT_VERSION
+    roll: bool = False  # heads are held upright, by a smooth angle
+
+    def as_dict(self) -> dict[str, Any]:
+        """The rule as JSON has it. `roll` is named only where it is on: clips from before it was known stay valid."""
+        return {name: value for name, value in asdict(self).items() if name != "roll" or value}
 
     def key(self, source_sha256: str) -> str:
         """Hex sha256 that names the clip made from these source bytes by this rule."""
-        text = json.dumps({"source": source_sha256, **asdict(self)}, sort_keys=True)
+        text = json.dumps({"source": source_sha256, **self.as_dict()}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -69,8 +75,12 @@ def glimpse_path(root: Path, clip_id: str) -> Path:
 class ClipStore:
     """A folder of prepared clips, found by clip_id through index.csv. Small, picklable, cheap to fork: no file is held.
 
+    `wait`, if set, is called with the path of a shard that is not there and returns when it is: for a folder that
+    somebody fills and empties while it is read.
     Raises UserError when the folder holds no prepared clips, and when a clip is asked for that is not there.
     """
+
+    wait: Callable[[Path], None] | None = None
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
@@ -97,10 +107,41 @@ class ClipStore:
             raise UserError(f"{self.root} has no prepared clip {clip_id}: run {_PREPARE.format(self.root)} again")
         try:
             if self._shards and (span := self._shards.span(place)):
-                return read_clip(*span)
+                return self._read_from_shard(*span)
             return read_clip(clip_path(self.root, self._keys[place].tobytes().hex()))
         except (OSError, ValueError) as error:
             raise UserError(f"{error}: delete it and run {_PREPARE.format(self.root)} again") from error
+
+    def from_other_files(self, clip_ids: Iterable[str], digests: Iterable[str]) -> list[str]:
+        """Those of the clips in the store that were prepared from other bytes than a manifest's sha256 says.
+
+        Where the manifest knows no sha256 ("", it was built without verifying) there is nothing to compare with.
+        """
+        other = []
+        for clip_id, digest in zip(clip_ids, digests, strict=True):
+            place = self._find(clip_id)
+            if digest and place is not None and self._keys[place].tobytes().hex() != self.rule.key(digest):
+                other.append(clip_id)
+        return other
+
+    @property
+    def shards(self) -> list[str]:
+        """The names of the shards, in the order of their numbers."""
+        return [path.name for path in self._shards.paths] if self._shards else []
+
+    def shard_numbers(self, clip_ids: np.ndarray) -> np.ndarray:
+        """`(N,)` number of the shard that each of these clips of the store lies in, -1 for a file of its own."""
+        places = np.searchsorted(self._ids, clip_ids.astype(self._ids.dtype))
+        return self._shards.spans[places, 0] if self._shards else np.full(len(clip_ids), -1)
+
+    def _read_from_shard(self, path: Path, start: int, length: int) -> PreparedClip:
+        while True:
+            try:
+                return read_clip(path, start, length)
+            except FileNotFoundError:
+                if self.wait is None:
+                    raise
+                self.wait(path)
 
     def _find(self, clip_id: str) -> int | None:
         wanted = clip_id.encode()
@@ -119,14 +160,14 @@ class Shards:
         numbers: dict[str, int] = {}
         for key, name, start, length in _rows(root / SHARD_TABLE, SHARD_COLUMNS):
             spans[bytes.fromhex(key)] = (numbers.setdefault(name, len(numbers)), int(start), int(length))
-        self._paths = [root / name for name in numbers]
+        self.paths = [root / name for name in numbers]
         unpacked = (-1, 0, 0)
-        self._spans = np.array([spans.get(key.tobytes(), unpacked) for key in keys], np.int64)
+        self.spans = np.array([spans.get(key.tobytes(), unpacked) for key in keys], np.int64)
 
     def span(self, place: int) -> tuple[Path, int, int] | None:
         """(shard, first byte, length) of the clip at this place among the keys; None if it is a file of its own."""
-        number, start, length = self._spans[place].tolist()
-        return (self._paths[number], start, length) if number >= 0 else None
+        number, start, length = self.spans[place].tolist()
+        return (self.paths[number], start, length) if number >= 0 else None
 
 
 def index_row(clip_id: str, actor: str, path: str, clip: PreparedClip) -> dict[str, str]:
@@ -164,7 +205,7 @@ def claim_folder(root: Path, rule: Rule) -> None:
     root = Path(root)
     with locked(root):
         if not (root / "rule.json").exists():
-            write_json(root / "rule.json", asdict(rule))
+            write_json(root / "rule.json", rule.as_dict())
         elif (old := read_rule(root)) != rule:
             differs = ", ".join(f"{k} {v}" for k, v in asdict(old).items() if v != getattr(rule, k))
             raise UserError(f"{root} holds clips prepared with {differs}: give another --out, or remove that folder")

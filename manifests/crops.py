@@ -1,6 +1,5 @@
 """One video -> one face: the frames of a prepared clip, cropped to the square in which the face stays."""
 
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from manifests.faces import (
     crop_square,
     static_square,
 )
+from manifests.roll import track_roll
 from manifests.video import Picture, VideoError, read_pictures
 
 SHORTEST_SECONDS = 0.25  # less is an error picture or a broken take, no act
@@ -35,7 +35,7 @@ def crop_face(source: Path, rule: Rule) -> tuple[list[bytes], list[float], dict[
 
     Raises VideoError for a video that is not sound and Unfit for one that is no clip of a face.
     """
-    face, pictures = _watch(source, rule.stride)
+    face, pictures = _watch(source, rule.stride, rule.roll)
     seconds = _seconds(face.times)
     if seconds < SHORTEST_SECONDS:
         raise Unfit(f"too short to be a clip: {len(face.times)} frames, {seconds:.2f} s")
@@ -45,14 +45,19 @@ def crop_face(source: Path, rule: Rule) -> tuple[list[bytes], list[float], dict[
         raise Unfit(f"no face found in {missed} of {looks} frames looked at")
     chosen = _thinned(face.times, rule.max_fps)
     square = static_square(face.boxes, rule.margin) if found else None
+    roll = track_roll(face) if rule.roll and found else None
+    angles = roll.angles if roll else np.zeros(len(face.times))
     jpegs = []
-    for picture, wanted in zip(pictures or read_pictures(source), chosen, strict=True):
+    for picture, wanted, angle in zip(pictures or read_pictures(source), chosen, angles, strict=True):
         square = square or centre_square(*picture.size)
         if wanted:
-            jpegs.append(encode_frame(crop_square(picture.rgb(), square, rule.size), rule.quality))
+            jpegs.append(encode_frame(crop_square(picture.rgb(), square, rule.size, angle), rule.quality))
     assert square is not None
-    about = {"rule": asdict(rule), "frames": len(jpegs), "seconds": round(seconds, 3)}
-    return jpegs, face.times[chosen].tolist(), about | _facts(face, square, picture, found)
+    about = {"rule": rule.as_dict(), "frames": len(jpegs), "seconds": round(seconds, 3)}
+    about |= _facts(face, square, picture, found)
+    if roll:
+        about["roll"] = roll.facts()
+    return jpegs, face.times[chosen].tolist(), about
 
 
 def glimpse(source: Path, height: int = 160) -> bytes | None:
@@ -89,9 +94,9 @@ def _facts(face: FaceTrack, square: Square, picture: Picture, found: bool) -> di
     }
 
 
-def _watch(source: Path, stride: float) -> tuple[FaceTrack, list[Picture] | None]:
+def _watch(source: Path, stride: float, roll: bool) -> tuple[FaceTrack, list[Picture] | None]:
     """Decode once, following the face; hand back the pictures too, unless they are too many to hold."""
-    follower = FaceFollower(_detector(), stride)
+    follower = FaceFollower(_detector(), stride, roll)
     pictures: list[Picture] | None = []
     held = 0
     for picture in read_pictures(source):

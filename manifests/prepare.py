@@ -93,6 +93,7 @@ def prepare(
     size: int = 256,
     margin: float = 0.3,
     no_face: str = "reject",
+    roll: bool = False,
     workers: int | None = None,
 ) -> Summary:
     """Make the prepared clip of every take of the manifest that `out` does not hold yet; videos lie under `root`.
@@ -105,7 +106,7 @@ def prepare(
     if not root.is_dir():
         raise UserError(f"there is no folder {root}: give as --root the folder that the manifest's paths start from")
     weights_path()
-    rule = the_rule(size, margin, no_face)
+    rule = the_rule(size, margin, no_face, roll)
     with writing_to(out), preparing_in(out):
         claim_folder(out, rule)
         known = {row["clip_id"]: (row["key"], row["reason"]) for row in read_rejected(out)}
@@ -118,10 +119,10 @@ def prepare(
     return summary
 
 
-def the_rule(size: int, margin: float, no_face: str) -> Rule:
+def the_rule(size: int, margin: float, no_face: str, roll: bool = False) -> Rule:
     if not 32 <= size <= 1024 or not 0 <= margin <= 2:
         raise UserError(f"--size {size} --margin {margin}: give a size of 32 to 1024 pixels and a margin of 0 to 2")
-    return Rule(size, margin, no_face, f"{DETECTOR}-{WEIGHTS_SHA256[:8]}", STRIDE_SECONDS)
+    return Rule(size, margin, no_face, f"{DETECTOR}-{WEIGHTS_SHA256[:8]}", STRIDE_SECONDS, roll=roll)
 
 
 def prepare_take(take: Take, root: Path, out: Path, rule: Rule, rejected: tuple[str, str] | None = None) -> Outcome:

@@ -81,6 +81,16 @@ def doubts(row: dict[str, str]) -> list[str]:
     return said
 
 
+def tilt(roll: dict[str, Any] | None) -> str:
+    """How a clip's head was held upright, in words; nothing for clips prepared without --roll."""
+    if roll is None:
+        return ""
+    left_out = f", {roll['looks_left_out']} looks not believed" if roll["looks_left_out"] else ""
+    if not roll["straightened"]:
+        return f"tilted too far or too wildly to straighten{left_out}"
+    return f"straightened by {roll['mean']:.0f}° ({roll['least']:.0f} to {roll['most']:.0f}){left_out}"
+
+
 def _doubtful_first(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """Clips with doubts, worst first; then the others spread over the whole list, so that few still show all kinds."""
     doubtful = sorted((r for r in rows if doubts(r)), key=lambda r: (-float(r["miss_rate"]), float(r["score"])))
@@ -97,7 +107,8 @@ def _shown(row: dict[str, str], clip: PreparedClip) -> dict[str, Any]:
     frames = clip.frames([0, len(clip) // 2, len(clip) - 1])
     strip = np.hstack([cv2.resize(f, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA) for f in frames])
     picture = base64.b64encode(encode_frame(strip, QUALITY)).decode()
-    return {**row, "picture": picture, "width": 3 * THUMBNAIL, "height": THUMBNAIL, "doubts": doubts(row)}
+    shown = {"picture": picture, "width": 3 * THUMBNAIL, "height": THUMBNAIL}
+    return {**row, **shown, "doubts": doubts(row), "tilt": tilt(clip.meta.get("roll"))}
 
 
 def _glimpse(clips: Path, clip_id: str) -> str:

@@ -86,7 +86,7 @@ def read_place(root: str, path: str) -> bytes:
     if not is_s3(root):
         return (Path(root) / path).read_bytes()
     bucket, _, prefix = root.removeprefix("s3://").rstrip("/").partition("/")
-    with _s3(f"{root}/{path}") as client:
+    with s3_client(f"{root}/{path}") as client:
         content: bytes = client.get_object(Bucket=bucket, Key=f"{prefix}/{path}" if prefix else path)["Body"].read()
     return content
 
@@ -128,7 +128,7 @@ def _list_s3(place: str) -> Iterator[Found]:
     """Every object below s3://bucket/prefix, from the listing alone: nothing is downloaded."""
     bucket, _, prefix = place.removeprefix("s3://").rstrip("/").partition("/")
     prefix = f"{prefix}/" if prefix else ""
-    with _s3(place) as client:
+    with s3_client(place) as client:
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Contents", ()):
                 name = item["Key"][len(prefix) :]
@@ -137,7 +137,7 @@ def _list_s3(place: str) -> Iterator[Found]:
 
 
 @contextmanager
-def _s3(place: str) -> Iterator[Any]:
+def s3_client(place: str) -> Iterator[Any]:
     """An S3 client; what AWS refuses within the block becomes a sentence about `place`."""
     try:
         boto3, exceptions = import_module("boto3"), import_module("botocore.exceptions")
