@@ -1,4 +1,4 @@
-"""Command line of the trainer: `python -m trainer fit|evaluate|predict|report|demo`.
+"""Command line of the trainer: `python -m trainer fit|evaluate|predict|export|report|compare|crossval|demo`.
 
     python -m trainer fit --config demo.yaml --manifest manifest.csv --clips clips/ --run runs/first
     python -m trainer predict interview.mp4 --model runs/first/model.safetensors --out predictions/
@@ -8,20 +8,16 @@ that `--help` and a mistyped setting answer at once.
 """
 
 import argparse
+import json
 import os
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from manifests.errors import UserError, run_command
-from trainer.config import Config, change_config, read_config
-from trainer.run import Interrupted, Run, describe_surroundings, is_finished, read_json
-
-if TYPE_CHECKING:
-    from manifests.clips import ClipStore
-    from manifests.table import Manifest
-    from trainer.dataset import Clips
+from trainer.config import change_config, read_config
+from trainer.run import Interrupted, Run, read_json
 
 EXAMPLES = {
     "fit": """examples:
@@ -30,13 +26,31 @@ EXAMPLES = {
   python -m trainer fit ... model.arch=single_frame      the same recipe for the single-frame baseline""",
     "evaluate": """examples:
   python -m trainer evaluate --run runs/first --manifest manifest.csv --clips clips/
-  python -m trainer evaluate --run runs/first --manifest manifest.csv --clips clips/ evaluation.clips=5""",
+  python -m trainer evaluate --run runs/first --manifest manifest.csv --clips clips/ evaluation.clips=5
+  python -m trainer evaluate ... evaluation.robustness=true       also blurred, dark, noisy, covered faces
+  python -m trainer evaluate ... --twins twins/       RAVDESS: the same takes from their files with sound""",
     "predict": """examples:
   python -m trainer predict interview.mp4 --model runs/first/model.safetensors --out predictions/
   python -m trainer predict *.mp4 --model runs/first/model.safetensors --out predictions/ --stride 0.25""",
+    "export": """examples:
+  python -m trainer export --run runs/first --clips clips/           model.pt2 and model.onnx, beside the weights
+  python -m trainer export --run runs/first --out models/ --format onnx
+  python -m trainer predict interview.mp4 --model models/model.onnx""",
     "report": """examples:
   python -m trainer report --run runs/first --clips clips/
   python -m trainer report --run runs/first --clips clips/ --baseline runs/frame""",
+    "compare": """examples:
+  python -m trainer compare runs/r3d18 runs/slowfast
+  python -m trainer compare runs/r3d18-* runs/slowfast-* --out compare.html      several seeds of each
+  python -m trainer compare runs/cv-r3d18 runs/cv-slowfast --json      two cross-validations""",
+    "crossval": """examples:
+  python -m trainer crossval --protocol ravdess6 --config slowfast_face.yaml --manifest all.csv --clips clips/ --out cv
+  python -m trainer crossval --protocol joint --folds 4 --config demo.yaml --manifest all.csv --clips clips/ --out cv
+  python -m trainer crossval ... --leaky      also what a split by video would have claimed
+  python -m trainer crossval ... --fold 3      one fold only, to share folds between machines
+
+protocols: ravdess6, crema5 (published folds), joint, actors (folds dealt by actor), ravdess->crema, crema->ravdess;
+a manifest of both corpora built with --labels ravdess8 serves them all""",
     "demo": """examples:
   python -m trainer demo --out runs/demo
   python -m trainer demo --out runs/real --data /videos      RAVDESS and CREMA-D folders somewhere below /videos""",
@@ -73,6 +87,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     evaluate = add_verb(verbs, "evaluate", "test a trained run on the actors it has not seen", evaluate_command)
     add_inputs(evaluate)
     evaluate.add_argument(
+        "--twins",
+        type=Path,
+        metavar="CLIPS",
+        help="clips prepared from the takes' other files: same take, same answer?",
+    )
+    evaluate.add_argument(
         "settings", nargs="*", metavar="key=value", help="evaluation settings that differ from the run's"
     )
 
@@ -80,15 +100,42 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         verbs, "predict", "emotions over time in any video: JSON, plot and annotated video", predict_command
     )
     predict.add_argument("videos", nargs="+", type=Path, metavar="VIDEO")
-    predict.add_argument("--model", type=Path, required=True, help="a run's model.safetensors")
+    predict.add_argument("--model", type=Path, required=True, help="a run's model.safetensors, .pt2 or .onnx")
     predict.add_argument("--out", type=Path, default=Path("predictions"), help="folder for the results (%(default)s)")
     predict.add_argument("--stride", type=float, default=0.5, help="seconds between predictions (%(default)s)")
     predict.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+
+    export = add_verb(
+        verbs, "export", "the network for other programs: PyTorch's .pt2 and .onnx, checked and timed", export_command
+    )
+    export.add_argument("--run", type=Path, required=True)
+    export.add_argument("--out", type=Path, help="folder for the files and export.json (the run directory)")
+    export.add_argument("--format", choices=("export", "onnx"), help="only this one: torch.export's .pt2, or ONNX")
+    export.add_argument("--clips", type=Path, help="prepared clips, to check on faces too and not on noise alone")
 
     report = add_verb(verbs, "report", "write report.html from what the run directory holds", report_command)
     report.add_argument("--run", type=Path, required=True)
     report.add_argument("--clips", type=Path, help="prepared clips, for thumbnails of the hardest videos")
     report.add_argument("--baseline", type=Path, help="another run to stand beside this one")
+
+    compare = add_verb(verbs, "compare", "hold tested runs against each other, on the same actors", compare_command)
+    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or those of crossval")
+    compare.add_argument("--json", action="store_true", help="print all figures as JSON instead of tables")
+    compare.add_argument("--out", type=Path, metavar="FILE.html", help="write a page as well")
+
+    crossval = add_verb(
+        verbs, "crossval", "train and test by a protocol, fold by fold, and pool; goes on where it stopped",
+        crossval_command,
+    )  # fmt: skip
+    crossval.add_argument("--protocol", required=True, help="ravdess6, crema5, joint, ..., listed below")
+    crossval.add_argument("--config", type=Path, required=True, help="recipe, as for fit")
+    crossval.add_argument("--manifest", type=Path, required=True, help="each fold's is made from its rows")
+    crossval.add_argument("--clips", type=Path, required=True, help="folder from `python -m manifests prepare`")
+    crossval.add_argument("--out", type=Path, required=True, help="folder of the folds' run directories")
+    crossval.add_argument("--folds", type=int, metavar="K", help="how many, for joint and actors (default: 5)")
+    crossval.add_argument("--fold", metavar="N", help="run only this fold, or `leaky`; pools once all are there")
+    crossval.add_argument("--leaky", action="store_true", help="also measure how much a split by video inflates")
+    crossval.add_argument("settings", nargs="*", metavar="key=value", help="settings that differ from the recipe's")
 
     demo = add_verb(verbs, "demo", "the whole line on a synthetic corpus, or on your videos", demo_command)
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for everything (%(default)s)")
@@ -115,106 +162,22 @@ def add_inputs(verb: argparse.ArgumentParser) -> None:
 
 
 def fit_command(arguments: argparse.Namespace) -> None:
-    """Train, test and report one run directory; nothing to do if it is finished."""
+    config = read_config(arguments.config, arguments.settings)
     from manifests.clips import ClipStore
     from manifests.table import read_manifest
-    from trainer.evaluate import evaluate, result_line
-    from trainer.report import write_report
-    from trainer.train import fit
+    from trainer.workflow import run_recipe
 
-    config, run_path = read_config(arguments.config, arguments.settings), arguments.run
-    manifest, store = read_manifest(arguments.manifest), ClipStore(arguments.clips)
-    splits, rows, skipped = choose_clips(manifest, store)
-    facts = describe_run(config, manifest, store, splits, run_path)
-    if is_finished(run_path, facts):
-        print(f"nothing to do: {run_path} is finished; {result_line(read_json(run_path / 'evaluation.json'))}")
-        return
-    announce(manifest, splits, skipped)
-    with Run(run_path, facts) as run:
-        fit(config, splits, manifest.labels, run)
-        result = evaluate(
-            run, splits["test"], rows, skipped, views=config.evaluation.clips, flip=config.evaluation.flip,
-            batch=config.data.batch, workers=config.data.workers, device=config.device, seed=config.seed,
-        )  # fmt: skip
-        report = write_report(run_path, store)
-    print(f"{config.model.arch}: {result_line(result)}")
-    print(f"report: {report}")
-
-
-def choose_clips(manifest: "Manifest", store: "ClipStore") -> tuple[dict[str, "Clips"], Any, list[dict[str, str]]]:
-    """(clips per split, manifest rows of the test clips, clips without a prepared face and why).
-
-    Raises UserError when a class or a split has nobody to learn from or to judge.
-    """
-    from manifests.clips import read_rejected
-    from trainer.dataset import Clips
-
-    rejected = {row["clip_id"]: row["reason"] for row in read_rejected(store.root)}
-    rows = manifest.rows
-    there = rows["clip_id"].map(lambda clip_id: clip_id in store).astype(bool)
-    skipped = [
-        {"clip_id": clip_id, "reason": rejected.get(clip_id, "not prepared")} for clip_id in rows["clip_id"][~there]
-    ]
-    unprepared = [clip["clip_id"] for clip in skipped if clip["reason"] == "not prepared"]
-    if unprepared:
-        raise UserError(
-            f"{len(unprepared)} clips of the manifest are not in {store.root}, the first is {unprepared[0]}; "
-            f"run python -m manifests prepare {manifest.path} --root DATA --out {store.root}"
-        )
-    rows = rows[there].reset_index(drop=True)
-    index = {label: number for number, label in enumerate(manifest.labels)}
-    parts = {split: rows[rows["split"] == split].reset_index(drop=True) for split in ("train", "val", "test")}
-    for split, part in parts.items():
-        absent = sorted(set(manifest.labels) - set(part["emotion"]))
-        if part.empty or (split == "train" and absent):
-            what = f"no clip of {', '.join(absent)}" if len(part) else "no clip at all"
-            raise UserError(f"the {split} split has {what} ({manifest.path}); use more actors or another --labels")
-    splits = {
-        split: Clips(store, part["clip_id"].tolist(), part["emotion"].map(index).tolist())
-        for split, part in parts.items()
-    }
-    return splits, parts["test"], skipped
-
-
-def describe_run(
-    config: Config, manifest: "Manifest", store: "ClipStore", splits: dict[str, "Clips"], run: Path
-) -> dict[str, Any]:
-    """What run.json holds."""
-    from dataclasses import asdict
-
-    actors = manifest.rows.groupby("split")["actor"].nunique()
-    return {
-        "run_id": run.resolve().name,
-        "config": config.model_dump(mode="json"),
-        "labels": list(manifest.labels),
-        "manifest": {
-            "path": str(manifest.path),
-            "sha256": manifest.sha256,
-            "leaky": manifest.leaky,
-            "synthetic": manifest.synthetic,
-            "counts": {split: {"clips": len(clips), "actors": int(actors[split])} for split, clips in splits.items()},
-        },
-        "clips": asdict(store.rule),
-        "seed": config.seed,
-        **describe_surroundings(config.device),
-    }
-
-
-def announce(manifest: "Manifest", splits: dict[str, "Clips"], skipped: list[dict[str, str]]) -> None:
-    sizes = ", ".join(f"{len(clips)} {split}" for split, clips in splits.items())
-    print(f"{manifest.path}: {sizes} videos of {len(manifest.labels)} classes", file=sys.stderr)
-    if manifest.synthetic:
-        print("drawn faces, a test corpus: results say nothing about people", file=sys.stderr)
-    if manifest.leaky:
-        print("LEAKY SPLIT: actors are on both sides; results are inflated on purpose", file=sys.stderr)
-    if skipped:
-        print(f"{len(skipped)} videos without a prepared face are left out, named in evaluation.json", file=sys.stderr)
+    run_recipe(config, read_manifest(arguments.manifest), ClipStore(arguments.clips), arguments.run)
 
 
 def evaluate_command(arguments: argparse.Namespace) -> None:
     from manifests.clips import ClipStore
     from manifests.table import read_manifest
     from trainer.evaluate import evaluate, result_line
+    from trainer.processes import joined
+    from trainer.twins import compare_twins, twins_line
+    from trainer.wanted import wait_for
+    from trainer.workflow import choose_clips
 
     facts = read_json(arguments.run / "run.json")
     if facts is None:
@@ -223,16 +186,27 @@ def evaluate_command(arguments: argparse.Namespace) -> None:
     manifest, store = read_manifest(arguments.manifest), ClipStore(arguments.clips)
     if manifest.sha256 != facts["manifest"]["sha256"]:
         raise UserError(f"{arguments.manifest} is not the manifest that {arguments.run} was trained on; give that one")
+    store.wait = wait_for if config.data.shard_window else None
     splits, rows, skipped = choose_clips(manifest, store)
     if not (arguments.run / "model.safetensors").is_file():
         raise UserError(f"{arguments.run} has no weights yet; finish its training: python -m trainer fit --help")
     known = read_json(arguments.run / "evaluation.json")
-    with Run(arguments.run, facts) as run:
+    with joined(config.device) as processes, Run(arguments.run, facts, leader=processes.leader) as run:
         result = evaluate(
-            run, splits["test"], rows, skipped, views=config.evaluation.clips, flip=config.evaluation.flip,
+            run, splits, rows, skipped, views=config.evaluation.clips, flip=config.evaluation.flip,
             batch=config.data.batch, workers=config.data.workers, device=config.device, seed=config.seed,
+            robustness=config.evaluation.robustness, processes=processes,
         )  # fmt: skip
+        if not processes.leader:
+            return
+        if arguments.twins:
+            twins = compare_twins(
+                run, splits["test"], ClipStore(arguments.twins), batch=config.data.batch, workers=config.data.workers,
+                device=config.device,
+            )  # fmt: skip
     print(("nothing to do: " if result == known else "") + result_line(result))
+    if arguments.twins:
+        print(twins_line(twins))
 
 
 def predict_command(arguments: argparse.Namespace) -> None:
@@ -260,8 +234,22 @@ def predict_command(arguments: argparse.Namespace) -> None:
         raise failed[0]
 
 
+def export_command(arguments: argparse.Namespace) -> None:
+    from manifests.clips import ClipStore
+    from manifests.files import writing_to
+    from trainer.export import FILES, export_run, table
+
+    out = arguments.out or arguments.run
+    formats = [arguments.format] if arguments.format else list(FILES)
+    with writing_to(out):
+        result, new = export_run(arguments.run, out, formats, ClipStore(arguments.clips) if arguments.clips else None)
+    print(f"{'' if new else 'nothing to do: '}{out / 'export.json'}")
+    print(table(result))
+
+
 def report_command(arguments: argparse.Namespace) -> None:
     from manifests.clips import ClipStore
+    from trainer.modelcard import write_card
     from trainer.report import write_report
 
     if read_json(arguments.run / "run.json") is None:
@@ -269,7 +257,43 @@ def report_command(arguments: argparse.Namespace) -> None:
     page = arguments.run / "report.html"
     before = page.read_bytes() if page.is_file() else None
     write_report(arguments.run, ClipStore(arguments.clips) if arguments.clips else None, arguments.baseline)
+    write_card(arguments.run)
     print(f"unchanged: {page}" if page.read_bytes() == before else page)
+
+
+def compare_command(arguments: argparse.Namespace) -> None:
+    from manifests.files import writing_to
+    from trainer.compare import compare
+    from trainer.standings import comparison_page
+    from trainer.tables import print_page, write_page
+
+    told = compare(arguments.runs)
+    if arguments.json:
+        print(json.dumps(told, indent=2))
+    else:
+        print_page(comparison_page(told))
+    if arguments.out:
+        with writing_to(arguments.out):
+            write_page(arguments.out, comparison_page(told))
+        print(f"page: {arguments.out}", file=sys.stderr)
+
+
+def crossval_command(arguments: argparse.Namespace) -> None:
+    config = read_config(arguments.config, arguments.settings)
+    from manifests.clips import ClipStore
+    from manifests.table import read_manifest
+    from trainer.crossval import crossval
+    from trainer.standings import crossval_page
+    from trainer.tables import print_page, write_page
+
+    result = crossval(
+        arguments.protocol, config, read_manifest(arguments.manifest), ClipStore(arguments.clips), arguments.out,
+        folds=arguments.folds, only=arguments.fold, leaky=arguments.leaky,
+    )  # fmt: skip
+    if result is not None:
+        print_page(crossval_page(result))
+        write_page(arguments.out / "crossval.html", crossval_page(result))
+        print(f"page: {arguments.out / 'crossval.html'}")
 
 
 def demo_command(arguments: argparse.Namespace) -> int:

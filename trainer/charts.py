@@ -111,6 +111,20 @@ def whisker(value: float, bounds: Point | None, mark: float, look: str) -> Marku
     return _strip(parts)
 
 
+def difference(value: float, bounds: Point, reach: float) -> Markup:
+    """A difference with its interval on a scale from -reach to reach, the mark at none; decorative, as `bar` is."""
+    low, high, at = (50 + 50 * number / reach for number in (*bounds, value))
+    parts = [
+        Markup('<rect class="trough" y="4" width="100" height="2"/>'),
+        _rule(50, 0, 50, 10, "mark"),
+        Markup('<rect class="span-a" x="{}" y="2.5" width="{}" height="5"/>').format(
+            _short(low), _short(max(high - low, 0.4))
+        ),
+        _rule(at, 0, at, 10, "point-a"),
+    ]
+    return _strip(parts)
+
+
 def ticks(low: float, high: float, about: int) -> list[float]:
     """Round values (steps of 1, 2 or 5 times a power of ten) that enclose low..high, roughly `about` of them."""
     if high - low < 1e-9:

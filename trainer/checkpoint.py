@@ -14,23 +14,36 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from manifests.errors import UserError
-from manifests.files import replacing, sha256_of, write_json
+from manifests.files import replacing, sha256_of, write_json, writing_to
 
 KEPT = 2
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
-    path = folder / f"step-{step:08d}.pt"
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+def save_checkpoint(folder: Path, name: str, state: dict[str, Any]) -> None:
+    """Write `state` as the newest checkpoint; `name` is unlike those of other states, `step-00000340` for example.
+
+    Raises UserError when the disk is full or closed; the checkpoint before stays the newest one.
+    """
+    file = f"{name}.pt"
+    with writing_to(folder), replacing(folder / file) as temporary:
+        _write(state, temporary)
         digest = sha256_of(temporary)
-    history = [entry for entry in _history(folder) if entry["file"] != path.name]
-    history = [{"file": path.name, "step": step, "sha256": digest}, *history][:KEPT]
+    history = [entry for entry in _history(folder) if entry["file"] != file]
+    history = [{"file": file, "sha256": digest}, *history][:KEPT]
     write_json(folder / "last.json", history)
     named = {entry["file"] for entry in history}
     for old in folder.glob("step-*.pt"):
         if old.name not in named:
             old.unlink()
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as stream:
+        try:
+            torch.save(state, stream)
+        except RuntimeError as error:
+            # torch's writer stumbles once more over what the disk has refused, and says only that.
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:

@@ -21,17 +21,20 @@ class Settings(BaseModel):
 
 
 class ModelSettings(Settings):
-    arch: Literal["slowfast", "single_frame"]
+    arch: Literal["slowfast", "r3d18", "single_frame"]
     depth: Literal[18, 50, 101] = Field(50, description="ResNet depth of both pathways (slowfast)")
-    width: int = Field(
-        64, ge=8, multiple_of=8, description="stem channels of the slow pathway; Kinetics weights have 64"
-    )
+    width: int = Field(64, ge=8, multiple_of=8, description="stem channels (slow pathway, r3d18); Kinetics has 64")
     alpha: int = Field(4, ge=2, description="fast frames per slow frame")
     beta_inv: Literal[2, 4, 8] = Field(8, description="slow channels per fast channel; Kinetics weights have 8")
     se_ratio: float | None = Field(0.0625, gt=0, le=1, description="squeeze width of the SE gates; null leaves SE out")
+    se_place: Literal["residual", "inner"] = Field(
+        "residual", description="SE gates at a block's end, before the sum, or behind its middle convolution (as X3D)"
+    )
     dropout: float = Field(0.5, ge=0, lt=1)
     pretrained: str | None = Field(
-        None, description="Kinetics-400 checkpoint (.pyth) to start from; null: from scratch"
+        None,
+        description="Kinetics-400 weights: a path, s3:// or https:// address, or kinetics400 for the public one; "
+        "null: from scratch",
     )
 
 
@@ -40,8 +43,18 @@ class DataSettings(Settings):
     span: float = Field(2.1, gt=0, description="seconds that a clip covers; a shorter video is covered whole")
     size: int = Field(224, ge=32, description="pixels, height and width of the network's input")
     clips_per_video: int = Field(2, ge=1, description="clips drawn from each video per training step, logits averaged")
-    batch: int = Field(8, ge=1, description="videos per step")
+    batch: int = Field(8, ge=1, description="videos per step, over all processes together")
+    balance_classes: float = Field(
+        0.0, ge=0, le=1, description="0 draws classes by size, 1 equally often, 0.5 by the square root of their size"
+    )
+    balance_corpora: float = Field(0.0, ge=0, le=1, description="the same between corpora")
     workers: int = Field(2, ge=0, description="loader processes")
+    shard_window: int | None = Field(
+        None,
+        ge=1,
+        description="packed clips: training draws from so many shards at a time, for disks that cannot hold all of "
+        "them (trainer/wanted.py); null: from all",
+    )
 
 
 class AugmentSettings(Settings):
@@ -57,36 +70,71 @@ class AugmentSettings(Settings):
     hue: float = Field(0.03, ge=0, le=0.1)
     grayscale: float = Field(0.1, ge=0, le=1, description="probability")
     blur: float = Field(0.1, ge=0, le=1, description="probability")
+    jpeg: float = Field(0.0, ge=0, le=1, description="probability of JPEG traces, of one quality per clip")
     erase: float = Field(0.25, ge=0, le=1, description="probability of one rectangle, the same in all frames")
+    rand_ops: int = Field(
+        0, ge=0, le=4, description="RandAugment: operations drawn per clip, from those that suit faces"
+    )
+    rand_magnitude: float = Field(0.3, ge=0, le=1, description="how strong they are")
+
+
+class MixingSettings(Settings):
+    """Two videos in one, before the pathways part."""
+
+    mixup: float = Field(0.0, ge=0, description="alpha of mixup's Beta(alpha, alpha); 0: off")
+    cutmix: float = Field(0.0, ge=0, description="alpha of cutmix's; 0: off")
+    probability: float = Field(0.5, ge=0, le=1, description="share of the steps that mix")
+    until: float = Field(0.8, ge=0, le=1, description="share of the training after which nothing is mixed")
 
 
 class OptimSettings(Settings):
+    name: Literal["adamw", "sgd"] = "adamw"
     epochs: int = Field(50, ge=1)
     lr: float = Field(1e-3, gt=0, description="peak rate of the head and the SE gates")
     backbone_lr: float = Field(1e-4, gt=0, description="peak rate of everything else")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="factor on the rate per stage from the last to the input")
     weight_decay: float = Field(0.02, ge=0, description="none on BatchNorm, biases and SE gates")
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
     warmup: float = Field(
         0.1, ge=0, lt=1, description="share of all steps with a rising rate; a cosine falls to 0 after"
     )
+    frozen_epochs: int = Field(0, ge=0, description="first epochs in which only the head and the SE gates learn")
+    accumulate: int | Literal["auto"] = Field(
+        1, description="pieces that a step's batch is computed in; auto: as few as fit the device's memory"
+    )
     clip_norm: float = Field(5.0, gt=0)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    human_votes: float = Field(
+        0.0, ge=0, le=1, description="share of CREMA-D's face-only votes in the targets of training videos"
+    )
+    consistency: float = Field(0.0, ge=0, description="weight of the divergence between one video's clips")
     class_weights: bool = Field(True, description="weigh the loss by 1/sqrt(clips of the class)")
+    batchnorm: Literal["train", "frozen", "sync", "precise"] = Field(
+        "train", description="frozen: Kinetics statistics; sync: over all GPUs; precise: measured anew before testing"
+    )
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which are the ones evaluated")
-    amp: bool = Field(True, description="bfloat16 autocast on a GPU; the CPU stays in float32")
+    patience: int | None = Field(
+        None, ge=1, description="end after so many epochs without a better validation UAR and test the best; null: last"
+    )
+    amp: Literal["none", "bf16", "fp16"] = Field("none", description="mixed precision; fp16 scales the loss")
+    compile: bool = Field(False, description="torch.compile: a minute or more at the start, faster steps after")
 
 
 class EvaluationSettings(Settings):
     clips: int = Field(3, ge=1, description="temporal views per video at test time")
     flip: bool = Field(True, description="also look at each view mirrored")
+    robustness: bool = Field(False, description="also test blurred, dark, noisy, occluded... videos, one view each")
 
 
 class Config(Settings):
     seed: int = Field(1, ge=0)
     device: Literal["cpu", "cuda"] = "cuda"
     checkpoint_minutes: float = Field(10.0, gt=0, description="a checkpoint at least this often, besides each epoch's")
+    stall_minutes: float = Field(15.0, gt=0, description="a run without progress for so long ends as failed")
     model: ModelSettings
     data: DataSettings = DataSettings()
     augment: AugmentSettings = AugmentSettings()
+    mixing: MixingSettings = MixingSettings()
     optim: OptimSettings = OptimSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
@@ -118,12 +166,33 @@ def change_config(tree: dict[str, Any], overrides: list[str]) -> Config:
         config = Config.model_validate(tree)
     except ValidationError as error:
         raise UserError(_explain(error)) from None
-    if config.model.arch == "slowfast" and config.data.frames % config.model.alpha:
-        raise UserError(
-            f"data.frames={config.data.frames} is not a multiple of model.alpha={config.model.alpha}; "
-            f"try data.frames={max(config.data.frames // config.model.alpha, 1) * config.model.alpha}"
-        )
+    _check_together(config)
     return config
+
+
+def _check_together(config: Config) -> None:
+    """Refuse settings that are possible one by one and not together."""
+    frames, alpha = config.data.frames, config.model.alpha
+    if config.model.arch == "slowfast" and frames % alpha:
+        raise UserError(
+            f"data.frames={frames} is not a multiple of model.alpha={alpha}; "
+            f"try data.frames={max(frames // alpha, 1) * alpha}"
+        )
+    if config.data.balance_classes and config.optim.class_weights:
+        raise UserError(
+            f"data.balance_classes={config.data.balance_classes:g} and optim.class_weights=true both make up for rare "
+            "classes; say optim.class_weights=false, or data.balance_classes=0"
+        )
+    if config.data.shard_window and config.optim.batchnorm == "precise":
+        raise UserError(
+            "optim.batchnorm=precise looks back at training videos whose shards may be gone with data.shard_window; "
+            "say optim.batchnorm=frozen, or data.shard_window=null"
+        )
+    if config.optim.consistency and config.data.clips_per_video == 1:
+        raise UserError(
+            f"optim.consistency={config.optim.consistency:g} compares the clips of one video, and "
+            "data.clips_per_video=1 draws one; say data.clips_per_video=2, or optim.consistency=0"
+        )
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

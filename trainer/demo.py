@@ -71,7 +71,7 @@ def stages(out: Path, data: Path | None) -> Iterator[Stage]:
         "the baseline: one frame per clip; same clips, steps and recipe", "trainer",
         (*fit, "--run", baseline, "model.arch=single_frame"),
     )  # fmt: skip
-    yield "SlowFast with Squeeze-and-Excitation", "trainer", (*fit, "--run", run)
+    yield "SlowFast with Squeeze-and-Excitation", "trainer", (*fit, "--run", run, "evaluation.robustness=true")
     yield (
         "the report, beside the baseline",
         "trainer",

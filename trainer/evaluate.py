@@ -1,4 +1,8 @@
-"""What a trained network does on videos of actors it has never seen: one prediction per video, views averaged."""
+"""What a trained network does on videos of actors it has never seen: one prediction per video, views averaged.
+
+One pass over the test videos gives every score. Two others look again and choose nothing: one view each, for what the
+average over views brings and costs; and, if asked for, disturbed pictures. Validation actors set the temperature.
+"""
 
 import time
 from collections.abc import Callable
@@ -9,140 +13,208 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from manifests.console import track
 from manifests.files import replacing, sha256_of, write_json
+from trainer.attention import grad_cam, maps_at, seconds_of_maps
 from trainer.checkpoint import load_weights
 from trainer.dataset import Clips, TestViews
-from trainer.metrics import actor_intervals, calibration, confusion_matrix, per_class, summarize
+from trainer.figures import describe, gain_figures, robustness_figures, temperature_figures, view_figures
+from trainer.hardest import hardest, moments_of
+from trainer.humans import human_figures
+from trainer.metrics import calibration, summarize
+from trainer.networks import create_model, normalisation, place, to_input
+from trainer.processes import ALONE, Processes, stop_together
+from trainer.record import EVALUATION_FORMAT, read_predictions
+from trainer.robustness import DisturbedViews
 from trainer.run import Run, read_json
-from trainer.slowfast import create_model, place, to_input
-
-GROUPS = ("dataset", "actor", "sex", "intensity")
+from trainer.sampling import view_frames
+from trainer.temperature import tempered
+from trainer.wanted import ask_one_by_one, want_for_testing
 
 
 @torch.inference_mode()
 def predict_views(
     model: nn.Module,
-    views: TestViews,
+    views: Dataset[tuple[Tensor, int]],
     device: torch.device,
     *,
+    arch: str,
     batch: int,
     workers: int,
     flip: bool,
+    loaded: int | None = None,
     each: Callable[[int], None] = lambda videos: None,
+    title: str = "",
+    processes: Processes = ALONE,
 ) -> Tensor:
     """Logits of every view of every video, on the CPU: `(videos, views, classes)`; `flip` doubles the views.
 
-    `each` is called with the number of videos done after every batch; it may raise to stop.
+    The network sees `batch` views at once; `loaded` videos are brought at once, `batch` unless told otherwise.
+    `arch` says which normalisation of pixels the network expects. `each` is called with the number of videos done, at
+    first with 0, then after every batch; it may raise to stop. With a `title` people see how far it is. Several
+    processes share the videos, each looked at by one; all get the logits of all, and call `each` equally often.
     """
     model.eval()
-    loader = DataLoader(views, batch_size=batch, num_workers=workers, generator=torch.Generator())
+    total: int = len(views)  # type: ignore[arg-type]
+    share = Subset(views, processes.share(total))
+    loader = DataLoader(share, batch_size=loaded or batch, num_workers=workers, generator=torch.Generator())
+    rounds = -(-total // ((loaded or batch) * processes.world))
     done: list[Tensor] = []
-    for clips, _ in loader:
-        inputs = to_input(clips.to(device).flatten(0, 1))
-        logits = model(inputs)
-        if flip:
-            logits = torch.stack([logits, model(inputs.flip(-1))], dim=1).flatten(0, 1)
-        done.append(logits.unflatten(0, (len(clips), -1)).float().cpu())
-        each(sum(map(len, done)))
-    return torch.cat(done)
+    videos = 0
+    each(0)
+    for clips, _ in track(loader, title, len(loader), "batches") if title and processes.leader else loader:
+        # However many views there are, the network sees `batch` of them at once: more would need more memory, and more
+        # time for each.
+        for piece in clips.flatten(0, 1).split(batch):
+            inputs = to_input(piece.to(device), *normalisation(arch))
+            logits = model(inputs)
+            if flip:
+                logits = torch.stack([logits, model(inputs.flip(-1))], dim=1).flatten(0, 1)
+            done.append(logits.float().cpu())
+        videos += len(clips)
+        each(min(videos * processes.world, total))
+    for _ in range(rounds - len(loader)):  # others may have a batch more
+        each(total)
+    return processes.gather_shares(torch.cat(done).unflatten(0, (videos, -1)) if done else torch.empty(0), total)
 
 
 def load_model(path: Any, device: str) -> tuple[nn.Module, dict[str, Any]]:
     """(network in eval mode, metadata) from a run's model.safetensors."""
     state, metadata = load_weights(path)
-    model = create_model(len(metadata["labels"]), **{**metadata["model"], "pretrained": None})
+    settings = {key: value for key, value in metadata["model"].items() if key != "pretrained"}
+    model = create_model(len(metadata["labels"]), **settings)
     model.load_state_dict(state)
     return place(model, torch.device(device)).eval(), metadata
 
 
-def evaluate(
-    run: Run, test: Clips, rows: pd.DataFrame, skipped: list[dict[str, str]], *,
-    views: int, flip: bool, batch: int, workers: int, device: str, seed: int,
-) -> dict[str, Any]:  # fmt: skip
-    """Test the run's weights once; write evaluation.json and predictions.csv; return what evaluation.json holds.
+def look(
+    run: Run, model: nn.Module, metadata: dict[str, Any], views: TestViews | DisturbedViews, title: str, *,
+    device: str, batch: int, workers: int, flip: bool, loaded: int | None = None,
+    processes: Processes = ALONE,
+) -> tuple[NDArray[np.floating], float]:  # fmt: skip
+    """(probabilities `(videos, views, classes)` of one pass, the seconds it took), reported as the run's progress."""
+    videos = len(views)
 
-    `rows` are the manifest's rows of the test clips, in their order. Does nothing if these weights were tested so.
+    def each(done: int) -> None:
+        run.report("evaluating", evaluated=done, to_evaluate=videos)
+        want_for_testing(run, views.clips, done, batch * processes.world, workers)
+        stop_together(run, processes)
+
+    started = time.monotonic()
+    logits = predict_views(
+        model, views, torch.device(device), arch=metadata["model"]["arch"], batch=batch, workers=workers, flip=flip,
+        loaded=loaded, each=each, title=title, processes=processes,
+    )  # fmt: skip
+    return logits.double().softmax(-1).numpy(), time.monotonic() - started
+
+
+def evaluate(
+    run: Run, splits: dict[str, Clips], rows: pd.DataFrame, skipped: list[dict[str, str]], *,
+    views: int, flip: bool, batch: int, workers: int, device: str, seed: int, robustness: bool,
+    processes: Processes = ALONE,
+) -> dict[str, Any]:  # fmt: skip
+    """Judge the run's weights; write evaluation.json and its companions; return what evaluation.json holds.
+
+    `splits` has the clips of `val`, which set the temperature, and of `test`; `rows` are the manifest's rows of the
+    test clips, in their order. Does nothing if these weights were judged so before; disturbances that were not asked
+    for then are no reason to do it again, those that are now asked for and were not then are. Several processes look
+    together; the leader judges and writes.
     """
-    weights = run.path / "model.safetensors"
+    weights, test = run.path / "model.safetensors", splits["test"]
+    # The others learn of the weights when they are on disk.
+    digest = processes.leader_says(sha256_of(weights) if processes.leader else None)
     asked = {
+        "format": EVALUATION_FORMAT,
         "split": "test",
         "views": {"clips": views, "flip": flip},
-        "weights_sha256": sha256_of(weights),
+        "weights_sha256": digest,
         "manifest_sha256": run.facts["manifest"]["sha256"],
     }
     known = read_json(run.path / "evaluation.json")
-    if known is not None and all(known.get(key) == value for key, value in asked.items()):
+    same = known is not None and all(known.get(key) == value for key, value in asked.items())
+    if known := processes.leader_says(known if same and (known["robustness"] or not robustness) else None):
         return known
     model, metadata = load_model(weights, device)
-    data = metadata["data"]
-    labels = tuple(metadata["labels"])
-    dataset = TestViews(test, frames=data["frames"], span=data["span"], size=data["size"], views=views)
+    labels, actors = tuple(metadata["labels"]), rows["actor"].to_numpy()
 
-    def each(videos: int) -> None:
-        run.report("evaluating", evaluated=videos, to_evaluate=len(test))
-        run.check_stop()
+    def see(dataset: TestViews | DisturbedViews, title: str, **how: Any) -> tuple[NDArray[np.floating], float]:
+        how = {"flip": flip, **how}
+        return look(run, model, metadata, dataset, title, device=device, batch=batch, workers=workers,
+                    processes=processes, **how)  # fmt: skip
 
-    started = time.monotonic()
-    logits = predict_views(model, dataset, torch.device(device), batch=batch, workers=workers, flip=flip, each=each)
-    seconds = time.monotonic() - started
-    per_view = logits.double().softmax(-1).numpy()
+    tuning, _ = see(test_views(splits["val"], metadata, views), "validation videos")
+    per_view, seconds = see(test_views(test, metadata, views), "test videos")
+    one_view, seconds_one = per_view, seconds
+    if per_view.shape[1] > 1:
+        one_view, seconds_one = see(test_views(test, metadata, 1), "test videos, one view", flip=False)
+    if robustness:
+        # Video by video: in all its disturbances each has many views.
+        disturbed, took = see(
+            DisturbedViews(test_views(test, metadata, 1)), "test videos, disturbed", loaded=1, flip=False
+        )
+    if not processes.leader:
+        return dict(processes.leader_says(None))
     probabilities = per_view.mean(axis=1)
+    temperature = temperature_figures(tuning.mean(axis=1), splits["val"].labels)
     result = {
         **asked,
         "labels": list(labels),
         "clips": len(test),
-        "actors": int(rows["actor"].nunique()),
+        "actors": len(set(actors)),
         **describe(probabilities, test.labels, rows, labels, seed),
-        # The middle view, unmirrored: what one look at a video gives.
-        "one_view": summarize(per_view[:, views // 2 * (2 if flip else 1)], test.labels),
+        "temperature": {**temperature, "actors": run.facts["manifest"]["counts"]["val"]["actors"]},
+        "calibration_after": calibration(tempered(probabilities, temperature["value"]), test.labels),
+        "one_view": summarize(one_view[:, 0], test.labels),
+        "per_view": view_figures(per_view, test.labels),
+        "tta": gain_figures(
+            one_view[:, 0], per_view, test.labels, actors, seed,
+            clips=views, flip=flip, seconds_one=seconds_one, seconds_all=seconds,
+        ),
+        "robustness": None,
+        "human": human_figures(rows, labels, synthetic=run.facts["manifest"]["synthetic"]),
         "seconds": round(seconds, 2),
-        "clips_per_second": round(logits.shape[0] * logits.shape[1] / seconds, 2),
+        "clips_per_second": round(per_view.shape[0] * per_view.shape[1] / seconds, 2),
         "skipped": skipped,
-    }
+    }  # fmt: skip
+    if robustness:
+        figures = robustness_figures(one_view[:, 0], disturbed, test.labels, actors, seed)
+        result["robustness"] = {**figures, "seconds": round(took, 2)}
     write_predictions(run, probabilities, test.labels, rows, labels)
+    ask_one_by_one(run, test.store)
+    write_json(run.path / "attention.json", watch(run, model, metadata, test, views, device))
+    # Last, for it vouches for the others.
     write_json(run.path / "evaluation.json", result)
-    return result
+    return dict(processes.leader_says(result))
 
 
-def describe(
-    probabilities: NDArray[np.floating],
-    truth: NDArray[np.integer],
-    rows: pd.DataFrame,
-    labels: tuple[str, ...],
-    seed: int,
-) -> dict[str, Any]:
-    """The figures of evaluation.json from `(N, classes)` probabilities per video, true classes and manifest rows."""
-    predicted = probabilities.argmax(axis=1)
-    confusion = confusion_matrix(predicted, truth, len(labels))
-    intervals = actor_intervals(predicted, truth, rows["actor"].to_numpy(), len(labels), seed)
-    return {
-        "overall": {**summarize(probabilities, truth), **intervals},
-        "confusion": confusion.tolist(),
-        "per_class": per_class(confusion, labels),
-        "groups": {name: group_figures(probabilities, truth, rows, name) for name in GROUPS},
-        "calibration": calibration(probabilities, truth),
-    }
+def test_views(clips: Clips, metadata: dict[str, Any], views: int) -> TestViews:
+    """The views of these clips that a model of this metadata expects."""
+    data = metadata["data"]
+    return TestViews(clips, frames=data["frames"], span=data["span"], size=data["size"], views=views)
 
 
-def group_figures(
-    probabilities: NDArray[np.floating], truth: NDArray[np.integer], rows: pd.DataFrame, column: str
-) -> list[dict[str, Any]]:
-    """Figures of each group of videos that share a value in a manifest column, in the order of the values."""
-    values = rows[column].replace("", "unknown").to_numpy()
-    figures = []
-    for value in sorted(set(values)):
-        chosen = values == value
-        figures.append(
-            {
-                "name": str(value),
-                "clips": int(chosen.sum()),
-                "actors": int(rows["actor"][chosen].nunique()),
-                **summarize(probabilities[chosen], truth[chosen]),
-            }
-        )
-    return figures
+def watch(
+    run: Run, model: nn.Module, metadata: dict[str, Any], test: Clips, views: int, device: str
+) -> dict[str, Any]:  # fmt: skip
+    """What attention.json holds: for each of the hardest videos what spoke for the emotion it was taken for, and where.
+
+    Its maps belong to the moments at which the report shows the video, each from the view that was nearest in time.
+    """
+    dataset, labels = test_views(test, metadata, views), metadata["labels"]
+    place_of = {clip_id: row for row, clip_id in enumerate(test.clip_ids)}
+    clips = {}
+    for prediction in hardest(read_predictions(run.path / "predictions.csv")):
+        row = place_of[prediction.clip_id]
+        times = test.store.open(prediction.clip_id).times
+        seen = times[view_frames(times, dataset.frames, dataset.span, views)]
+        inputs = to_input(dataset[row][0].to(device), *normalisation(metadata["model"]["arch"]))
+        classes = torch.full((views,), labels.index(prediction.predicted), device=device)
+        heat = grad_cam(model, inputs, classes).cpu().numpy()
+        maps = maps_at(moments_of(times), seconds_of_maps(seen, heat.shape[1]), heat)
+        clips[prediction.clip_id] = {"emotion": prediction.predicted, "maps": maps}
+    return {"weights_sha256": sha256_of(run.path / "model.safetensors"), "clips": clips}
 
 
 def write_predictions(

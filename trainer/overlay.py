@@ -39,9 +39,11 @@ COLOURS: dict[str, Colour] = {
 DASHES = ("-", "--", "-.", ":")
 STRIP, TROUGH, WORDS = (22, 25, 28), (52, 58, 64), (240, 242, 244)
 ROWS = 3
-# In order of preference; browsers play each of them from an MP4.
+TICK = Fraction(1, 90_000)  # seconds; frames of all usual rates last a whole number of them
+# In order of preference; browsers play each of them from an MP4. Without B-frames: pictures that are stored in another
+# order than they are shown in, each at a moment of its own, make FFmpeg call the MP4 shorter than it is.
 ENCODERS: dict[str, dict[str, str]] = {
-    "libx264": {"crf": "20", "preset": "veryfast"},
+    "libx264": {"crf": "20", "preset": "veryfast", "bf": "0"},
     "libopenh264": {},
     "libvpx-vp9": {"crf": "32", "b": "0"},
 }
@@ -110,25 +112,33 @@ def draw_box(picture: Picture, box: Sequence[float], label: str, share: float) -
     place[:] = np.asarray(tag)[: place.shape[0], : place.shape[1]]
 
 
-def write_video(path: Path, frames: Iterable[Picture], fps: float) -> None:
-    """Encode (H, W, 3) uint8 RGB frames of one size as MP4 that browsers play: H.264, 4:2:0, index in front.
+def write_video(path: Path, frames: Iterable[tuple[float, Picture]], fps: float) -> None:
+    """Encode (seconds, (H, W, 3) uint8 RGB) frames of one size as MP4 that browsers play: H.264, 4:2:0, index in front.
 
-    A side of odd length, which 4:2:0 cannot have, is made even by repeating its last row or column. Raises ValueError
-    if there are no frames or they differ in size, UserError if PyAV came without an encoder.
+    Each frame keeps its own moment, so that a video of changing rate stays beside its sound; `fps` is the mean rate,
+    which the encoder shares its bits out by. A side of odd length, which 4:2:0 cannot have, is made even by repeating
+    its last row or column. Raises ValueError if there are no frames or they differ in size, UserError if PyAV came
+    without an encoder.
     """
     shape: tuple[int, ...] = ()
+    tick = -1
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         encoder = available_encoder()
         rate = Fraction(fps).limit_denominator(1001)
         stream = container.add_stream(encoder, rate=rate, options=ENCODERS[encoder])
         assert isinstance(stream, av.VideoStream)
-        for frame in frames:
+        stream.codec_context.time_base = TICK
+        for seconds, frame in frames:
             if not shape:
                 shape = frame.shape
                 _set_up(stream, *shape[:2])
             if frame.shape != shape:
                 raise ValueError(f"a frame of {frame.shape[1]}x{frame.shape[0]} in a video of {shape[1]}x{shape[0]}")
-            container.mux(stream.encode(_to_yuv(frame)))
+            picture = _to_yuv(frame)
+            # A file may give two frames one moment; in an MP4 each has its own.
+            tick = max(round(seconds / TICK), tick + 1)
+            picture.pts, picture.time_base = tick, TICK
+            container.mux(stream.encode(picture))
         if not shape:
             raise ValueError("a video needs at least one frame")
         container.mux(stream.encode(None))

@@ -14,30 +14,35 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
+from manifests.clips import Rule
 from manifests.console import track
 from manifests.errors import UserError
-from manifests.faces import FaceTrack, Square, crop_square, follow_face, static_square
+from manifests.faces import FaceDetector, FaceTrack, Square, crop_square, follow_face, static_square
 from manifests.files import replacing, sha256_of, write_json
+from manifests.roll import track_roll
 from manifests.video import VideoError, read_frames, verify_video
 from trainer.dataset import resize_to, to_tensor
-from trainer.evaluate import load_model
-from trainer.overlay import draw_frame, plot_timeline, write_video
+from trainer.formats import Network, load_network
+from trainer.overlay import Picture, draw_frame, plot_timeline, write_video
 from trainer.run import read_json
 from trainer.sampling import duration_of, nearest_frames
-from trainer.slowfast import to_input
+from trainer.temperature import tempered
 
 BATCH = 8
 
 
 @dataclass(frozen=True)
 class Window:
-    """One prediction's share of a video: its middle (s), the frames that it shows `(T,)`, and the face's place."""
+    """One prediction's share of a video: its middle (s), the frames that it shows `(T,)`, and the face's place.
+
+    `angles` `(T,)` are the degrees that the frames are turned back by, as training clips were; 0 if those were not.
+    """
 
     middle: float
     frames: NDArray[np.integer]
     square: Square
+    angles: NDArray[np.floating]
 
 
 def predict(video: Path, model_path: Path, out: Path, stride: float, device: str) -> str:
@@ -47,8 +52,14 @@ def predict(video: Path, model_path: Path, out: Path, stride: float, device: str
     """
     if not video.is_file():
         raise UserError(f"there is no video at {video}; check the path")
-    model, metadata = load_model(model_path, device)
-    asked = {"video_sha256": sha256_of(video), "weights_sha256": sha256_of(model_path), "stride": stride}
+    network, metadata = load_network(model_path, device)
+    asked = {
+        "video_sha256": sha256_of(video),
+        "model_sha256": sha256_of(model_path),
+        "stride": stride,
+        # what the probabilities were divided by, in their logarithm, to be as sure as they may be; null: left as raw
+        "temperature": metadata["temperature"],
+    }
     known = read_json(out / f"{video.stem}.json")
     if known is not None and asked.items() <= known.items():
         return f"nothing to do: {out / video.stem}.json .png .mp4 are this model's view of {video.name}"
@@ -57,11 +68,13 @@ def predict(video: Path, model_path: Path, out: Path, stride: float, device: str
     labels = metadata["labels"]
     try:
         facts = verify_video(video)
-        face = follow_face(track(read_frames(video), f"{video.name}: following the face", facts.frames, "frames"))
-        windows, faceless = plan_windows(face, metadata["data"], metadata["clips"]["margin"], stride)
+        rule = Rule(**metadata["clips"])
+        frames = track(read_frames(video), f"{video.name}: following the face", facts.frames, "frames")
+        face = follow_face(frames, roll=rule.roll)
+        windows, faceless = plan_windows(face, metadata["data"], rule, stride)
         if not windows:
             raise UserError(f"no face found in {video}; give a video in which one can be seen")
-        probabilities = classify(video, facts.frames, windows, model, metadata, device)
+        probabilities = classify(video, facts.frames, windows, network, metadata)
     except VideoError as error:
         raise UserError(f"{video} cannot be used: {error}") from None
     overall = probabilities.mean(axis=0)
@@ -75,6 +88,8 @@ def predict(video: Path, model_path: Path, out: Path, stride: float, device: str
         out / f"{video.stem}.json",
         {
             "video": video.name,
+            "model": model_path.name,
+            "weights_sha256": metadata["weights_sha256"],
             **asked,
             "learned_from_drawn_faces": metadata["synthetic"],
             "labels": labels,
@@ -99,40 +114,44 @@ def predict(video: Path, model_path: Path, out: Path, stride: float, device: str
 
 
 def as_shares(labels: list[str], probabilities: NDArray[np.floating]) -> dict[str, float]:
-    return {label: round(float(share), 4) for label, share in zip(labels, probabilities, strict=True)}
+    return {label: round(float(share), 6) for label, share in zip(labels, probabilities, strict=True)}
 
 
-def plan_windows(face: FaceTrack, data: dict[str, Any], margin: float, stride: float) -> tuple[list[Window], int]:
+def plan_windows(face: FaceTrack, data: dict[str, Any], rule: Rule, stride: float) -> tuple[list[Window], int]:
     """(windows with a face, number of windows without one): one every `stride` seconds, each `span` seconds long.
 
-    A video shorter than the span is one window.
+    A video shorter than the span is one window. A window in most of whose looks the detector saw no face has none.
     """
     length, span = duration_of(face.times), data["span"]
     window = min(span, length)
     count = 1 + math.floor(max(length - window, 0) / stride + 1e-6)
+    angles = track_roll(face).angles if rule.roll and face.found else np.zeros(len(face.times))
     windows = []
     for start in face.times[0] + np.arange(count) * stride:
         inside = (face.times >= start) & (face.times < start + window)
-        if not face.detected[inside].any():
+        seen = face.detected[inside].sum()
+        if seen == 0 or seen < face.looked[inside].sum() / 2:
             continue
         wanted = start + (np.arange(data["frames"]) + 0.5) * window / data["frames"]
-        square = static_square(face.boxes[inside], margin)
-        windows.append(Window(float(start + window / 2), nearest_frames(face.times, wanted), square))
+        square = static_square(face.boxes[inside], rule.margin)
+        frames = nearest_frames(face.times, wanted)
+        windows.append(Window(float(start + window / 2), frames, square, angles[frames]))
     return windows, count - len(windows)
 
 
 @torch.inference_mode()
 def classify(
-    video: Path, frames: int, windows: list[Window], model: nn.Module, metadata: dict[str, Any], device: str
+    video: Path, frames: int, windows: list[Window], network: Network, metadata: dict[str, Any]
 ) -> NDArray[np.floating]:
-    """Probabilities `(windows, classes)`, each the mean over the clip and its mirror image."""
+    """Probabilities `(windows, classes)`, each the mean over a clip and its mirror image, then tempered."""
     resize = resize_to(metadata["data"]["size"])
     shares = []
     for clips in batches(fill_windows(video, frames, windows, metadata["clips"]["size"])):
-        inputs = to_input(torch.stack([resize(to_tensor(clip)) for clip in clips]).to(device))
-        both = torch.stack([model(inputs), model(inputs.flip(-1))])
-        shares.append(both.double().softmax(-1).mean(0).cpu().numpy())
-    return np.concatenate(shares)
+        pictures = torch.stack([resize(to_tensor(clip)) for clip in clips])
+        both = torch.stack([network(pictures), network(pictures.flip(-1))])
+        shares.append(both.double().softmax(-1).mean(0).numpy())
+    raw = np.concatenate(shares)
+    return raw if metadata["temperature"] is None else tempered(raw, metadata["temperature"])
 
 
 def fill_windows(video: Path, frames: int, windows: list[Window], size: int) -> Iterator[NDArray[np.uint8]]:
@@ -146,7 +165,7 @@ def fill_windows(video: Path, frames: int, windows: list[Window], size: int) -> 
         for window, clip in open_clips:
             places = window.frames == number
             if places.any():
-                clip[places] = crop_square(frame, window.square, size)
+                clip[places] = crop_square(frame, window.square, size, window.angles[places][0])
         while open_clips and open_clips[0][0].frames[-1] <= number:
             yield open_clips.pop(0)[1]
 
@@ -169,22 +188,37 @@ def annotated(
     middles: NDArray[np.floating],
     probabilities: NDArray[np.floating],
     labels: list[str],
-) -> Iterator[NDArray[np.uint8]]:
-    """The frames with the box and the probabilities of the moment, interpolated between windows."""
-    seen = face_near(face)
+) -> Iterator[tuple[float, Picture]]:
+    """The frames and their seconds, with the box and the probabilities of the moment, interpolated between windows."""
+    seen, doubtful = in_view(face)
+    detector = FaceDetector()
     drawing = track(read_frames(video), f"{video.name}: drawing", frames, "frames")
     for number, (seconds, frame) in enumerate(drawing):
-        if not seen[number]:
-            yield draw_frame(frame, None, {})
-            continue
+        box = face.boxes[number] if seen[number] else None
+        if doubtful[number]:
+            box = find_again(detector.detect(frame), face.boxes[number])
         shares = {label: float(np.interp(seconds, middles, probabilities[:, k])) for k, label in enumerate(labels)}
-        yield draw_frame(frame, face.boxes[number], shares)
+        yield seconds, draw_frame(frame, box, shares)
 
 
-def face_near(face: FaceTrack, seconds: float = 0.7) -> NDArray[np.bool_]:
-    """`(N,)`: whether the detector saw the face within `seconds` of each frame; elsewhere its box is a guess."""
-    seen = face.times[face.detected]
-    if len(seen) == 0:
-        return np.zeros(len(face.times), bool)
-    nearest = seen[np.clip(nearest_frames(seen, face.times), 0, len(seen) - 1)] if len(seen) > 1 else seen
-    return np.abs(nearest - face.times) <= seconds
+def in_view(face: FaceTrack) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Frames `(N,)` between two looks that saw the face, and frames between one that did and one that did not.
+
+    In the first the face is where its box is. Somewhere in the second it comes or goes, at a cut from one frame to the
+    next: only another look tells. After the last look nothing is known, so that a face seen there needs another too.
+    """
+    looks = np.flatnonzero(face.looked)
+    frames = np.arange(len(face.times))
+    place = np.searchsorted(looks, frames, side="right") - 1
+    before = face.detected[looks[place]]
+    after = np.append(face.detected[looks[1:]], False)[place]
+    seen = (before & after) | face.detected
+    return seen, (before | after) & ~seen & ~face.looked
+
+
+def find_again(faces: NDArray[np.floating], box: NDArray[np.floating]) -> NDArray[np.floating] | None:
+    """Of detected faces `(n, 5)` the one nearest to where a face `(4,)` should be; None if it is not the same."""
+    apart = np.hypot(*(faces[:, :2] + faces[:, 2:4] / 2 - box[:2] - box[2:] / 2).T)
+    sizes = np.sqrt(faces[:, 2] * faces[:, 3]) / np.sqrt(box[2] * box[3])
+    same = (apart < box[2:].max()) & (sizes > 0.5) & (sizes < 2)
+    return faces[same][apart[same].argmin(), :4] if same.any() else None

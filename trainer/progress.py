@@ -14,10 +14,11 @@ PLAIN_LINE_SECONDS = 10.0
 class TrainingProgress:
     """Two bars, the run and the epoch, with loss, UAR, speed and the share of time spent waiting for data."""
 
-    def __init__(self, title: str, epochs: int, steps_per_epoch: int, first_step: int) -> None:
+    def __init__(self, title: str, epochs: int, steps_per_epoch: int, first_step: int, shown: bool) -> None:
         self.title, self.epochs, self.steps_per_epoch = title, epochs, steps_per_epoch
         self.first_step = first_step
-        self.live = sys.stderr.isatty()
+        self.shown = shown
+        self.live = shown and sys.stderr.isatty()
         self.started = self.last_line = time.monotonic()
         self.uar: float | None = None
         columns = (
@@ -58,7 +59,7 @@ class TrainingProgress:
                 description=f"epoch {epoch + 1}/{self.epochs}",
                 facts=f"loss {loss:.3f}  {speed}",
             )
-        elif time.monotonic() - self.last_line >= PLAIN_LINE_SECONDS:
+        elif self.shown and time.monotonic() - self.last_line >= PLAIN_LINE_SECONDS:
             self.last_line = time.monotonic()
             print(
                 f"{self.title} epoch {epoch + 1}/{self.epochs} step {within + 1}/{self.steps_per_epoch} "
@@ -67,15 +68,16 @@ class TrainingProgress:
                 flush=True,
             )
 
-    def show_evaluation(self, epoch: int, loss: float, validation: dict[str, Any]) -> None:
-        """A lasting line per epoch: training loss, and what the validation actors make of it."""
+    def show_evaluation(self, epoch: int, losses: list[float], validation: dict[str, Any]) -> None:
+        """A lasting line per epoch: training loss over the steps of this start, and what the validation actors say."""
         self.uar = validation["uar"]
+        loss = f"loss {sum(losses) / len(losses):.3f}  " if losses else ""
         line = (
-            f"{self.title} epoch {epoch + 1:>2}/{self.epochs}  loss {loss:.3f}  "
+            f"{self.title} epoch {epoch + 1:>2}/{self.epochs}  {loss}"
             f"val loss {validation['loss']:.3f}  val UAR {validation['uar']:.1%}  val WAR {validation['war']:.1%}"
         )
         if self.live:
             self.bars.console.print(line, highlight=False)
-        else:
+        elif self.shown:
             print(line, file=sys.stderr, flush=True)
             self.last_line = time.monotonic()

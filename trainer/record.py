@@ -9,6 +9,9 @@ from typing import Any
 from manifests.errors import UserError
 from trainer.run import read_json, read_metrics
 
+# Which figures evaluation.json holds: one of another format is made anew before it is used.
+EVALUATION_FORMAT = 2
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -30,6 +33,7 @@ class Record:
     status: Mapping[str, Any] | None
     outcome: Mapping[str, Any] | None
     evaluation: Mapping[str, Any] | None
+    attention: Mapping[str, Any] | None
     steps: Sequence[Mapping[str, Any]]
     validations: Sequence[Mapping[str, Any]]
     predictions: Sequence[Prediction]
@@ -46,6 +50,7 @@ def read_record(run: Path) -> Record:
         read_json(run / "status.json"),
         read_json(run / "outcome.json"),
         read_json(run / "evaluation.json"),
+        read_json(run / "attention.json"),
         [line for line in lines if line["kind"] == "step"],
         [line for line in lines if line["kind"] == "evaluation" and line["split"] == "val"],
         read_predictions(run / "predictions.csv"),

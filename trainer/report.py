@@ -1,8 +1,8 @@
 """The report: reads a run directory and writes `report.html`, one page without network, script or outside file.
 
-It only composes: `wording` makes the figures and sentences, `charts` the drawings, `templates/report.html.j2` the page.
-What a run does not have (one that was interrupted, or never evaluated) the page says in words. The same run directory
-gives the same bytes.
+It only composes: `judgement` makes what an evaluation comes to, `wording` and `findings` the figures and sentences,
+`charts` the drawings, `templates/report.html.j2` the page. What a run does not have (one that was interrupted, or never
+evaluated) the page says in words. The same run directory gives the same bytes.
 """
 
 import json
@@ -12,19 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 
 from manifests.clips import ClipStore
 from manifests.files import write_text
 from trainer import charts, wording
-from trainer.hardest import MOMENTS, SIDE, card, hardest
+from trainer.judgement import judged
 from trainer.record import Record, read_record
 
-# The share from which a cell of the confusion matrix takes the other ink; report.css is tuned to it in both themes.
-DEEP = 0.72
 SPLITS = (("Trained on", "train"), ("Validated on", "val"), ("Judged on", "test"))
-FOLDED = 16  # actors that are shown before the rest is folded away
 
 
 def write_report(run: Path, store: ClipStore | None, baseline: Path | None = None) -> Path:
@@ -52,107 +48,7 @@ def page_of(record: Record, store: ClipStore | None, baseline: Record | None) ->
         "curves": curves(record),
         "provenance": provenance(record),
         "settings": flatten(facts["config"]),
-        "judged": judged(record, record.evaluation, store, baseline) if record.evaluation else None,
-    }
-
-
-def judged(
-    record: Record, evaluation: Mapping[str, Any], store: ClipStore | None, baseline: Record | None
-) -> dict[str, Any]:
-    """What the page shows of an evaluation."""
-    manifest, groups, labels = record.facts["manifest"], evaluation["groups"], evaluation["labels"]
-    datasets = [row["name"] for row in groups["dataset"]]
-    return {
-        "verdict": wording.verdict(evaluation, leaky=manifest["leaky"], synthetic=manifest["synthetic"]),
-        "comparison": compare(record, evaluation, baseline) if baseline else None,
-        "views": wording.views(evaluation),
-        "scores": scores(evaluation, baseline),
-        "labels": labels,
-        "matrix": [heat_row(row) for row in evaluation["confusion"]],
-        "mistakes": wording.mistakes_sentence(wording.commonest_mistakes(evaluation["confusion"], labels)),
-        "per_class": [{**row, "drawing": charts.bar(row["recall"])} for row in evaluation["per_class"]],
-        "actors": wording.actors_sentence(groups["actor"]),
-        "groups": {name: group_rows(name, rows) for name, rows in groups.items()},
-        "folded": FOLDED,
-        "calibration": calibration(evaluation["calibration"]),
-        "predicted": bool(record.predictions),
-        "hardest": [card(prediction, store) for prediction in hardest(record.predictions)],
-        "pictures": wording.pictures(datasets, synthetic=manifest["synthetic"], at_hand=store is not None),
-        "strip_size": (MOMENTS * SIDE, SIDE),
-        "skipped": evaluation["skipped"],
-    }
-
-
-def compare(record: Record, evaluation: Mapping[str, Any], baseline: Record) -> str:
-    """UAR beside the baseline's; with an interval of the difference where both left predictions of the same videos."""
-    # Only here: it brings torch and torchmetrics, whose import takes longer than all the rest of a report.
-    from trainer.metrics import paired_interval
-
-    ours = {p.clip_id: p for p in record.predictions}
-    theirs = {p.clip_id: p for p in baseline.predictions}
-    classes = {label: index for index, label in enumerate(evaluation["labels"])}
-    bounds = None
-    if ours and ours.keys() == theirs.keys() and evaluation["labels"] == baseline.facts["labels"]:
-        bounds = paired_interval(
-            np.array([classes[p.predicted] for p in ours.values()]),
-            np.array([classes[theirs[clip].predicted] for clip in ours]),
-            np.array([classes[p.label] for p in ours.values()]),
-            np.array([p.actor for p in ours.values()]),
-            len(classes),
-            record.facts["seed"],
-        )
-    return wording.compare(evaluation, baseline.evaluation, wording.model(baseline.facts["config"]["model"]), bounds)
-
-
-def scores(evaluation: Mapping[str, Any], baseline: Record | None) -> list[dict[str, Any]]:
-    """The rows of the table of scores: name, figure, interval, drawing."""
-    chance = 1 / len(evaluation["labels"])
-
-    def row(name: str, note: str, score: float, bounds: Any, look: str) -> dict[str, Any]:
-        told = wording.interval(bounds) if bounds else ""
-        drawing = charts.whisker(score, bounds, chance, look)
-        return {"name": name, "note": note, "score": wording.percent(score), "interval": told, "drawing": drawing}
-
-    overall = evaluation["overall"]
-    rows = [
-        row("UAR", "mean of the emotions' recalls", overall["uar"], overall["uar_interval"], "a"),
-        row("WAR", "share of all videos", overall["war"], overall["war_interval"], "a"),
-        row("Macro-F1", "mean of the emotions' F1", overall["macro_f1"], None, "a"),
-        row("UAR, one view", "no averaging over views", evaluation["one_view"]["uar"], None, "a"),
-    ]
-    if baseline is not None and baseline.evaluation is not None:
-        theirs = baseline.evaluation["overall"]
-        name = wording.model(baseline.facts["config"]["model"])
-        rows.append(row("Baseline UAR", name, theirs["uar"], theirs["uar_interval"], "b"))
-    return [*rows, row("Guessing", "an emotion at random", chance, None, "c")]
-
-
-def heat_row(row: Sequence[int]) -> list[dict[str, Any]]:
-    """The cells of one true class: the count, its share of the row in words and as a shade, and which ink it takes."""
-    total = sum(row)
-    cells = []
-    for count in row:
-        share = count / total if total else None
-        ink = "deep" if share is not None and share > DEEP else ""
-        cells.append(
-            {"count": f"{count:,}", "share": wording.percent(share, 0), "shade": round(share or 0, 3), "ink": ink}
-        )
-    return cells
-
-
-def group_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows of one kind of group; actors from the worst read to the best, the others as they come."""
-    ordered = sorted(rows, key=lambda row: (row["war"], row["name"])) if name == "actor" else rows
-    return [{**row, "drawing": charts.bar(row["war"])} for row in ordered]
-
-
-def calibration(measured: Mapping[str, Any]) -> dict[str, Any]:
-    sentence = wording.confidence_sentence(measured)
-    points = [(b["confidence"], b["accuracy"], b["clips"]) for b in measured["bins"]]
-    return {
-        **measured,
-        "sentence": sentence,
-        "drawing": charts.reliability(points, f"Share right by confidence. {sentence}"),
+        "judged": judged(record, store, baseline) if record.evaluation else None,
     }
 
 

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +26,8 @@ from manifests.files import write_json, write_text
 
 # The inputs that make two runs the same run; the rest of run.json tells where and when.
 IDENTITY = ("config", "labels", "manifest.sha256", "clips")
+# Settings that change no result: a run may go on with others.
+FREE = ("config.data.workers", "config.checkpoint_minutes", "config.stall_minutes")
 STATUS_SECONDS = 1.0
 
 
@@ -36,22 +40,29 @@ class Interrupted(Exception):
 
 
 class Run:
-    """A run directory in use. As a context it turns signals into an orderly end and writes outcome.json last."""
+    """A run directory in use. As a context it turns signals into an orderly end and writes outcome.json last.
 
-    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+    Of several processes that train one run only the `leader` writes; the others read, and stop when it does.
+    """
+
+    def __init__(self, path: Path, facts: dict[str, Any], *, leader: bool = True) -> None:
         self.path = path
         self.facts = facts
+        self.leader = leader
         self.status: dict[str, Any] = {}
         self._signal: int | None = None
+        self._interruptible = False
         self._handlers: dict[int, Any] = {}
         self._started = time.monotonic()
         self._seconds_before = 0.0
         self._status_written = 0.0
+        self._wanted: tuple[list[str], int] = ([], 0)
+        self.progressed = self._started  # when it last reported, by the monotonic clock
 
     def __enter__(self) -> Self:
         known = read_json(self.path / "run.json")
         if known is None:
-            write_json(self.path / "run.json", self.facts)
+            self._write("run.json", self.facts)
         elif difference := first_difference(known, self.facts):
             raise UserError(
                 f"{self.path} holds another run: {difference}; give another --run, or delete that directory"
@@ -60,7 +71,8 @@ class Run:
         self.status = read_json(self.path / "status.json") or {}
         ended = read_json(self.path / "outcome.json")
         self._seconds_before = ended["seconds"] if ended else 0.0
-        (self.path / "outcome.json").unlink(missing_ok=True)
+        if self.leader:
+            (self.path / "outcome.json").unlink(missing_ok=True)
         self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -80,10 +92,16 @@ class Run:
         else:
             outcome, reason, code = "failed", "".join(traceback.format_exception_only(error)).strip(), 1
             self.log("".join(traceback.format_exception(error)).rstrip())
+        self.end(outcome, reason, code)
+
+    def end(self, outcome: str, reason: str, code: int) -> None:
+        """Write how the run ended; nothing is written after that."""
+        if not self.leader:
+            return
         self.log(f"{outcome}: {reason}")
         self.report(outcome, force=True)
-        write_json(
-            self.path / "outcome.json",
+        self._write(
+            "outcome.json",
             {
                 "outcome": outcome,
                 "reason": reason,
@@ -99,41 +117,77 @@ class Run:
         # The first signal asks for an orderly end; the second one gets Python's own, immediate behaviour.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        print("\nstopping after this step; once more to stop at once", file=sys.stderr)
+        if self.leader:
+            print("\nsaving, then stopping; once more to stop at once", file=sys.stderr)
+        if self._interruptible:
+            raise Interrupted(signum)
 
     @property
-    def stop_requested(self) -> bool:
-        return self._signal is not None
+    def signal(self) -> int:
+        """The signal that asks this run to end, 0 while there is none."""
+        return self._signal or 0
 
     def check_stop(self) -> None:
         """Raise Interrupted if a signal has arrived; called where everything worth keeping is on disk."""
         if self._signal is not None:
             raise Interrupted(self._signal)
 
+    @contextmanager
+    def interruptible(self, really: bool) -> Iterator[None]:
+        """While this lasts a signal raises Interrupted at once: for waits, however long, that leave nothing half done.
+
+        Of several processes none may leave alone; there `really` is false, and the wait is seen out.
+        """
+        self._interruptible = really
+        try:
+            if really:
+                self.check_stop()
+            yield
+        finally:
+            self._interruptible = False
+
     def tell(self, **facts: Any) -> None:
         """Add facts to run.json that are known only once the run is under way."""
         self.facts |= facts
-        write_json(self.path / "run.json", self.facts)
+        self._write("run.json", self.facts)
+
+    def _write(self, name: str, value: dict[str, Any]) -> None:
+        if self.leader:
+            write_json(self.path / name, value)
 
     def report(self, phase: str, *, force: bool = False, **facts: Any) -> None:
         """Merge facts into status.json, at most once a second unless forced."""
         self.status.update(facts, phase=phase, heartbeat=now())
+        self.progressed = time.monotonic()
         if force or time.monotonic() - self._status_written >= STATUS_SECONDS:
-            write_json(self.path / "status.json", self.status)
+            self._write("status.json", self.status)
             self._status_written = time.monotonic()
+
+    def want(self, shards: list[str], in_use: int) -> None:
+        """Say in wanted.json which shards come next, the first `in_use` at once; see trainer/wanted.py."""
+        if self._wanted != (shards, in_use):
+            self._wanted = shards, in_use
+            self._write("wanted.json", {"in_use": in_use, "shards": shards})
 
     def record(self, kind: str, **facts: Any) -> None:
         """Append one line to metrics.jsonl."""
+        if not self.leader:
+            return
         line = json.dumps({"kind": kind, **facts, "time": now()})
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
 
-    def forget_after(self, step: int) -> None:
-        """Drop the metrics of steps that will be done again because the checkpoint is older than they are."""
-        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+    def forget_after(self, step: int, *, validated: bool = False) -> None:
+        """Drop the metrics of what will be done again: steps after this one, and its validation unless `validated`."""
+        if not self.leader:
+            return
+        last = (step, validated)
+        kept = [line for line in read_metrics(self.path) if (line["step"], line["kind"] == "evaluation") <= last]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     def log(self, text: str) -> None:
+        if not self.leader:
+            return
         with (self.path / "log.txt").open("a", encoding="utf-8") as stream:
             stream.write("".join(f"{now()} {line}\n" for line in text.splitlines()))
 
@@ -165,7 +219,7 @@ def first_difference(known: dict[str, Any], asked: dict[str, Any]) -> str | None
     """The first of the identifying facts in which two runs differ, as words; None for the same run."""
     old, new = _flatten(known), _flatten(asked)
     for key in sorted(old.keys() | new.keys()):
-        if key.startswith(IDENTITY) and old.get(key) != new.get(key):
+        if key.startswith(IDENTITY) and key not in FREE and old.get(key) != new.get(key):
             return f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
     return None
 

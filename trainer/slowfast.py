@@ -1,18 +1,11 @@
-"""The networks: SlowFast with Squeeze-and-Excitation, and the single-frame baseline it has to beat.
-
-Each takes one tensor `(B, 3, T, H, W)` and gives logits `(B, classes)`; what a pathway sees is taken inside.
-"""
+"""SlowFast with Squeeze-and-Excitation, its weights named as those of the Kinetics checkpoint."""
 
 import warnings
 from collections import OrderedDict
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18
-
-from manifests.errors import UserError
 
 with warnings.catch_warnings():
     # Importing pytorchvideo scripts a function of its own, at which torch warns; nobody here can act on that.
@@ -20,11 +13,8 @@ with warnings.catch_warnings():
     from pytorchvideo.models.resnet import create_bottleneck_block
     from pytorchvideo.models.slowfast import create_slowfast
 
-# What the Kinetics-400 weights were trained on (PySlowFast configs/Kinetics/SLOWFAST_8x8_R50.yaml), RGB in 0..1.
-MEAN = 0.45
-STD = 0.225
-
-HEAD_KEYS = {"blocks.6.proj.weight", "blocks.6.proj.bias"}
+# Over how many fast frames the pathways are joined: 7, but 5 in the R101 whose Kinetics weights are public.
+FUSION_FRAMES = {101: 5}
 
 
 class SqueezeExcite(nn.Module):
@@ -50,31 +40,49 @@ class SqueezeExcite(nn.Module):
         return x * (2 * torch.sigmoid(self.fc2(torch.relu(self.fc1(squeezed)))))
 
 
-def create_squeezed_bottleneck(*, se_ratio: float, **kwargs: object) -> nn.Sequential:
-    """pytorchvideo's bottleneck with a gate behind its last BatchNorm, before the residual sum.
+def create_squeezed_bottleneck(*, se_ratio: float, se_place: str, **kwargs: object) -> nn.Sequential:
+    """pytorchvideo's bottleneck with a gate: "residual" behind norm_c, before the sum, "inner" behind norm_b, as X3D.
 
-    The gate is a new child, `se`: the names of all other weights stay those of the Kinetics checkpoint. A subclass
-    would not do: BottleneckBlock's constructor sets every local name on itself, `__class__` among them.
+    The inner gate sees a quarter of the channels and is 15 times cheaper. Either is a new child, `se`: the names of all
+    other weights stay those of the Kinetics checkpoint. A subclass would not do: BottleneckBlock's constructor sets
+    every local name on itself, `__class__` among them.
     """
-    block = create_bottleneck_block(**kwargs)
-    gate = SqueezeExcite(block.conv_c.out_channels, se_ratio)
-    return nn.Sequential(OrderedDict([*block.named_children(), ("se", gate)]))
+    children = dict(create_bottleneck_block(**kwargs).named_children())
+    gated, conv = {"residual": ("norm_c", "conv_c"), "inner": ("norm_b", "conv_b")}[se_place]
+    gate = SqueezeExcite(children[conv].out_channels, se_ratio)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, child in children.items():
+        layers[name] = child
+        if name == gated:
+            layers["se"] = gate
+    return nn.Sequential(layers)
 
 
 class SlowFast(nn.Module):
     """SlowFast (Feichtenhofer et al., arXiv:1812.03982): a wide pathway on few frames, a thin one on all of them."""
 
+    # The stem, the four residual stages, and the head; each stage ends in the fusion of its pathways.
+    stages = (*((f"net.blocks.{index}.",) for index in range(5)), ("net.blocks.6.",))
+
     def __init__(
-        self, classes: int, depth: int, width: int, alpha: int, beta_inv: int, se_ratio: float | None, dropout: float
+        self,
+        classes: int,
+        depth: int,
+        width: int,
+        alpha: int,
+        beta_inv: int,
+        se_ratio: float | None,
+        se_place: str,
+        dropout: float,
     ) -> None:
         super().__init__()
-        bottleneck = (
-            create_bottleneck_block if se_ratio is None else partial(create_squeezed_bottleneck, se_ratio=se_ratio)
-        )
+        bottleneck = create_bottleneck_block
+        if se_ratio is not None:
+            bottleneck = partial(create_squeezed_bottleneck, se_ratio=se_ratio, se_place=se_place)
         self.alpha = alpha
         self.net = create_slowfast(
             slowfast_channel_reduction_ratio=(beta_inv,),
-            slowfast_fusion_conv_kernel_size=(7, 1, 1),
+            slowfast_fusion_conv_kernel_size=(FUSION_FRAMES.get(depth, 7), 1, 1),
             slowfast_fusion_conv_stride=(alpha, 1, 1),
             model_depth=depth,
             model_num_class=classes,
@@ -108,95 +116,11 @@ def slow_indices(frames: int, alpha: int, device: torch.device | None = None) ->
 
     The rule that the Kinetics weights were trained with: for 32 frames 0, 4, 8, 13, 17, 22, 26, 31.
     """
-    return torch.linspace(0, frames - 1, frames // alpha, dtype=torch.float64, device=device).long()
+    slow = frames // alpha
+    return torch.arange(slow, device=device) * (frames - 1) // max(slow - 1, 1)
 
 
 def _use_plain_integers(conv: nn.Conv3d) -> None:
     """pytorchvideo leaves numpy integers in some convolutions, at which torch.compile and scripting stumble."""
     for name in ("kernel_size", "stride", "padding", "dilation"):
         setattr(conv, name, tuple(int(n) for n in getattr(conv, name)))
-
-
-class SingleFrame(nn.Module):
-    """The baseline without time: a ResNet-18 on one frame, a random one in training and the middle one in testing."""
-
-    def __init__(self, classes: int, dropout: float) -> None:
-        super().__init__()
-        self.net = resnet18(num_classes=classes)
-        self.net.fc = nn.Sequential(nn.Dropout(dropout), self.net.fc)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(B, 3, T, H, W)`, normalised -> logits `(B, classes)`."""
-        batch, _, frames, _, _ = x.shape
-        if self.training:
-            chosen = torch.randint(frames, (batch,), device=x.device)
-        else:
-            chosen = torch.full((batch,), frames // 2, device=x.device)
-        return self.net(x[torch.arange(batch, device=x.device), :, chosen])
-
-
-def create_model(
-    classes: int,
-    *,
-    arch: str,
-    depth: int,
-    width: int,
-    alpha: int,
-    beta_inv: int,
-    se_ratio: float | None,
-    dropout: float,
-    pretrained: str | None,
-) -> nn.Module:
-    """The network that the `model` section of a recipe describes, with Kinetics weights if it names some."""
-    if arch == "single_frame":
-        return SingleFrame(classes, dropout)
-    model = SlowFast(classes, depth, width, alpha, beta_inv, se_ratio, dropout)
-    if pretrained is not None:
-        load_kinetics(model, Path(pretrained))
-    return model
-
-
-def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move to the device, with channels innermost where convolutions are 3-D: that layout is the faster one there."""
-    model = model.to(device)
-    return model.to(memory_format=torch.channels_last_3d) if isinstance(model, SlowFast) else model
-
-
-def to_input(frames: Tensor) -> Tensor:
-    """`(B, T, 3, H, W)` uint8 RGB -> `(B, 3, T, H, W)` float32, normalised as the Kinetics weights expect."""
-    pixels = frames.transpose(1, 2).to(torch.float32, memory_format=torch.channels_last_3d)
-    return pixels.div_(255.0).sub_(MEAN).div_(STD)
-
-
-def load_kinetics(model: SlowFast, path: Path) -> None:
-    """Fill everything but the head and the SE gates from a pytorchvideo checkpoint (`{"model_state": ...}`).
-
-    Raises UserError when the file is absent or holds another network.
-    """
-    if not path.is_file():
-        raise UserError(
-            f"no Kinetics weights at {path}; fetch SLOWFAST_8x8_R50.pyth from pytorchvideo's model zoo, "
-            "or train from scratch with model.pretrained=null"
-        )
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    weights = {key: value for key, value in state.get("model_state", state).items() if key not in HEAD_KEYS}
-    own = model.net.state_dict()
-    wrong = [key for key, value in weights.items() if key not in own or own[key].shape != value.shape]
-    absent = [key for key in own if key not in weights and key not in HEAD_KEYS and ".se." not in key]
-    if wrong or absent:
-        raise UserError(
-            f"{path} is not a checkpoint of this network: {len(wrong)} of its weights do not fit and {len(absent)} are "
-            f"missing, the first is {(wrong + absent)[0]}; set model.depth and model.width to those of the checkpoint"
-        )
-    model.net.load_state_dict(weights, strict=False)
-
-
-def parameter_groups(model: nn.Module, lr: float, backbone_lr: float, weight_decay: float) -> list[dict[str, object]]:
-    """AdamW groups: head and SE gates learn at `lr`, the rest at `backbone_lr`; vectors and gates are not decayed."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        fresh = ".se." in name or name.startswith(("net.blocks.6.", "net.fc."))
-        decayed = parameter.ndim > 1 and ".se." not in name
-        key = (lr if fresh else backbone_lr, weight_decay if decayed else 0.0)
-        groups.setdefault(key, []).append(parameter)
-    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]

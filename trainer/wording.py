@@ -236,6 +236,8 @@ def model(settings: Mapping[str, Any]) -> str:
     """The name of a network, from the model settings of its recipe."""
     if settings["arch"] == "single_frame":
         return "single-frame ResNet-18"
+    if settings["arch"] == "r3d18":
+        return "R3D-18"
     return f"SlowFast-R{settings['depth']}{' with SE' if settings['se_ratio'] else ''}"
 
 
