@@ -1,0 +1,147 @@
+"""The trainer as a process of the courier's: started, asked to save and stop, ended; and what its end means."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+OUTPUT = "output.txt"  # everything that the trainer prints; the courier's own lines stand between
+LAST_LINES = 40
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why the courier ends a run that would go on. `resumes`: a replacement shall take it up."""
+
+    outcome: str
+    reason: str
+    resumes: bool = False
+
+
+def command_line(words: list[str], processes: int) -> list[str]:
+    """The trainer's command; several processes are started, and ended together, by torchrun."""
+    if processes == 1:
+        return [sys.executable, "-m", "trainer", *words]
+    # Without the `--` torchrun takes the trainer's --run for one of its own options.
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [sys.executable, *torchrun, "-m", "--", "trainer", *words]
+
+
+class Child:
+    """The running trainer, in a session of its own so that a signal reaches it once, and through us."""
+
+    def __init__(self, command: list[str], run: Path) -> None:
+        self.run = run
+        run.mkdir(parents=True, exist_ok=True)
+        self._outcome_before = _identity(run / "outcome.json")
+        # Straight into the file: what was printed is kept even if the courier itself is killed.
+        with (run / OUTPUT).open("ab") as output:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            )  # fmt: skip
+        self.started = time.time()
+
+    def ask(self) -> None:
+        """Ask the trainer to save and stop. Not torchrun: it would kill its processes 30 s after."""
+        workers = _children(self.process.pid)
+        for pid in workers if _is_torchrun(self.process) and workers else [self.process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End whatever is left of the trainer, its loaders and torchrun's processes too."""
+        for group in (self.process.pid, *_children(self.process.pid)):
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        self.process.wait()
+
+    def silence(self) -> float:
+        """Seconds since the trainer last said that it lives, in status.json; since its start if it never has."""
+        with suppress(FileNotFoundError):
+            return time.time() - max(self.started, (self.run / "status.json").stat().st_mtime)
+        return time.time() - self.started
+
+    def own_outcome(self) -> dict[str, Any] | None:
+        """The outcome.json of this start of the trainer, or of a finished run that it left as it was."""
+        path = self.run / "outcome.json"
+        if (now := _identity(path)) is None:
+            return None
+        try:
+            told = json.loads(path.read_text())
+        except ValueError:  # cut off by a full disk
+            return None
+        is_new = now != self._outcome_before or (self.process.returncode == 0 and told["outcome"] == "finished")
+        return told if is_new else None
+
+
+def outcome_of(
+    told: dict[str, Any] | None, code: int, cause: Cause | None, lines: list[str], out_of_memory: bool
+) -> dict[str, Any]:
+    """What outcome.json says: the trainer's own word `told` where it has one, else the truth about its exit code.
+
+    A run that finished has finished, whatever else happened at that moment.
+    """
+    if told and told["outcome"] == "finished":
+        return told
+    if cause and told and told["outcome"] == "failed":
+        return told | {"reason": f"{told['reason']} (when it was ended: {cause.reason})"}
+    if cause:
+        saved = "" if told else "; the trainer did not save in time, its last checkpoint is what there is"
+        last = told or {"exit_code": code, "last_lines": lines}
+        return last | {"outcome": cause.outcome, "reason": cause.reason + saved}
+    if told:
+        return told
+    return {
+        "outcome": "failed",
+        "reason": reason_of(code, lines, out_of_memory),
+        "exit_code": code,
+        "last_lines": lines,
+    }
+
+
+def reason_of(code: int, lines: list[str], out_of_memory: bool) -> str:
+    """One sentence on an end that the trainer could not explain itself; exit codes below zero are signals."""
+    # torchrun ends with 1 whatever its processes died of, and says which; the one that was the first comes last.
+    inner = [int(found[1]) for line in lines if (found := re.match(r"\s*exitcode\s*:\s*(-?\d+)", line))]
+    code = inner[-1] if inner and code == 1 else code
+    if code < 0:
+        name = signal.Signals(-code).name
+        memory = "; the machine had no memory left, a larger type or fewer data.workers help" if out_of_memory else ""
+        return f"the trainer was killed by {name}{memory}"
+    errors = [found[1] for line in lines if (found := re.match(r"(?:\S+: )?error: (.+)", line))]
+    return errors[-1] if errors else f"the trainer ended with exit code {code} and said no more"
+
+
+def last_lines(run: Path) -> list[str]:
+    try:
+        with (run / OUTPUT).open("rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 64 * 1024))
+            return stream.read().decode(errors="replace").splitlines()[-LAST_LINES:]
+    except FileNotFoundError:
+        return []
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        known = path.stat()
+    except FileNotFoundError:
+        return None
+    return known.st_ino, known.st_mtime_ns
+
+
+def _is_torchrun(process: subprocess.Popen[bytes]) -> bool:
+    return "torch.distributed.run" in process.args  # type: ignore[operator]
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []

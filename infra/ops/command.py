@@ -1,0 +1,57 @@
+"""What the verbs' command lines share: a parser with examples, exit codes, and errors as one sentence on stderr."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from infra.ops import door
+from infra.ops.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+
+
+def parser(verb: str, what: str, examples: str) -> argparse.ArgumentParser:
+    """A parser for `python -m infra.ops.VERB` that names the stack and closes with examples."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m infra.ops.{verb}",
+        description=what,
+        epilog="examples:\n" + "".join(f"  {line.strip()}\n" for line in examples.strip().splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    stack = os.environ.get("STACK") or "dev"
+    made.add_argument("--stack", default=stack, help="which stack (default: STACK of the environment, else dev)")
+    return made
+
+
+def run(work: Callable[[], int | None]) -> int:
+    """Do a verb's work; return its exit code. What is no mistake of the operator's keeps its full traceback."""
+    try:
+        return work() or 0
+    except UserError as error:
+        return _tell(str(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone; point stdout elsewhere so that the exit flush stays silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if (told := door.sentence(error)) is None:
+            raise
+        return _tell(told)
+
+
+def say(text: str) -> None:
+    """Progress and advice: to stderr, so that stdout holds data only."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _tell(text: str) -> int:
+    say(f"error: {text}")
+    return EXIT_USER_ERROR

@@ -1,0 +1,100 @@
+"""make destroy: take the stack away. Says what stays, which is the bucket with data and runs, and its price."""
+
+import sys
+from typing import Any
+
+from infra.ops import storage
+from infra.ops.command import parser, print_json, run, say
+from infra.ops.door import client, stack_outputs
+from infra.ops.errors import UserError
+from infra.ops.stack import cli, pulumi, read_settings
+from infra.outputs import Outputs, tags
+
+EXAMPLES = """
+make destroy
+make destroy YES=1 STACK=team
+python -m infra.ops.destroy --dry-run --json
+"""
+LIVE = ["pending", "running", "stopping", "stopped", "shutting-down"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser("destroy", __doc__, EXAMPLES)
+    options.add_argument("--yes", action="store_true", help="do not ask (make destroy YES=1)")
+    options.add_argument(
+        "--force", action="store_true", help="even while machines run; what they have not saved is lost"
+    )
+    options.add_argument("--dry-run", action="store_true", help="only say what would go and what stays (DRY=1)")
+    options.add_argument("--json", action="store_true", help="print what stays as JSON")
+    given = options.parse_args(arguments)
+    return run(lambda: destroy(given.stack, given.yes, given.force, given.dry_run, given.json))
+
+
+def destroy(stack: str, yes: bool, force: bool, dry_run: bool, as_json: bool) -> None:
+    settings = read_settings(stack)
+    cli()
+    if settings.region is None:
+        raise UserError("no AWS region is set; `pulumi config set aws:region REGION` or AWS_REGION chooses one")
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise UserError("there is no terminal to ask on; say `make destroy YES=1`, or DRY=1 to see what would stay")
+    machines = live_machines(stack, settings.region)
+    if machines and not (force or dry_run):
+        raise UserError(
+            f"{len(machines)} machine(s) of the stack run ({', '.join(machines)}); `make stop` saves and ends them"
+        )
+    outputs = known_outputs(stack, settings.region)
+    stays = what_stays(outputs) if outputs else {}
+    if outputs:
+        say(farewell(outputs, stays))
+    if not dry_run:
+        pulumi(settings, "destroy", *(("--yes", "--skip-preview") if yes else ()))
+    if as_json:
+        print_json(stays)
+    elif outputs and not dry_run:
+        say(f"the stack {stack} is gone" + (f"; `make up` takes {outputs.bucket} up again" if stays else ""))
+
+
+def live_machines(stack: str, region: str) -> list[str]:
+    """Ids of the machines that bear the stack's label and are not gone, in a group or astray."""
+    filters: list[dict[str, Any]] = [{"Name": "instance-state-name", "Values": LIVE}]
+    filters += [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags(stack).items()]
+    pages = client("ec2", region).get_paginator("describe_instances").paginate(Filters=filters)
+    return [
+        machine["InstanceId"]
+        for page in pages
+        for reservation in page["Reservations"]
+        for machine in reservation["Instances"]
+    ]
+
+
+def known_outputs(stack: str, region: str) -> Outputs | None:
+    """What the stack published, or None: half a stack, which published nothing, can be destroyed too."""
+    try:
+        return stack_outputs(stack, region)
+    except UserError as error:
+        say(f"{error}; destroying what Pulumi knows of it")
+        return None
+
+
+def what_stays(outputs: Outputs) -> dict[str, Any]:
+    """The bucket and its price a month in dollars; nothing if the stack was made to take its data with it."""
+    if not outputs.keep_data:
+        return {}
+    stored, whole = storage.measure(outputs.bucket, outputs.region)
+    return {
+        "bucket": outputs.bucket,
+        "bytes": sum(stored.values()),
+        "all_counted": whole,
+        "dollars_a_month": round(storage.monthly_dollars(stored), 2),
+        "in_words": storage.describe(stored, whole),
+    }
+
+
+def farewell(outputs: Outputs, stays: dict[str, Any]) -> str:
+    if not stays:
+        return f"{outputs.bucket} and everything in it is DELETED: keep_data is false"
+    return f"{outputs.bucket} stays: {stays['in_words']}; all else goes and costs nothing more"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

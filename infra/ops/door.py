@@ -1,0 +1,93 @@
+"""The one door to AWS: it makes every client, and says in one sentence what AWS refuses.
+
+boto3 is imported when the first client is made, so that `--help` and mistakes on the command line answer at once. The
+clients obey AWS_ENDPOINT_URL, AWS_PROFILE and the other variables of the AWS SDKs.
+"""
+
+import os
+from functools import cache
+from typing import Any
+
+from infra.ops.errors import UserError
+from infra.outputs import Outputs, parameter_name, read_outputs
+
+CLOCK = {"RequestTimeTooSkewed", "RequestExpired", "SignatureDoesNotMatch", "AuthFailure"}
+EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+UNKNOWN_KEY = {"InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId"}
+DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "403"}
+THROTTLED = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown", "TooManyRequestsException"}
+
+
+@cache
+def client(service: str, region: str) -> Any:
+    """A client of one AWS service, made once per command; it retries what is worth retrying for about half a minute."""
+    import boto3
+    from botocore.config import Config
+
+    patient = Config(
+        retries={"mode": "standard", "max_attempts": 6},
+        connect_timeout=10,
+        read_timeout=30,
+        user_agent_extra="slowfast-emotion",
+    )
+    return boto3.client(service, region_name=region, config=patient)
+
+
+def default_region() -> str | None:
+    """The region that the environment or the AWS profile names. AWS_REGION is Pulumi's and the CLI's name for it."""
+    if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
+        return region
+    import botocore.session
+
+    return botocore.session.Session().get_config_variable("region") or None
+
+
+def stack_outputs(stack: str, region: str) -> Outputs:
+    """What the stack published; raises UserError if the region has no such stack, or one of another version."""
+    ssm = client("ssm", region)
+    try:
+        text = ssm.get_parameter(Name=parameter_name(stack))["Parameter"]["Value"]
+    except ssm.exceptions.ParameterNotFound:
+        raise UserError(f"there is no stack {stack} in {region}; `make up` makes it") from None
+    try:
+        return read_outputs(text)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{error}; `make up` publishes them anew") from None
+
+
+def sentence(error: Exception) -> str | None:
+    """What an error of boto3 means for the operator, with the next command; None if it is a bug of ours."""
+    from botocore import exceptions as aws
+
+    if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError):
+        return "AWS does not know who you are; `aws configure sso` or `aws configure` sets that up"
+    if isinstance(error, aws.ProfileNotFound):
+        return f"{error}; `aws configure list-profiles` names those you have (AWS_PROFILE chooses one)"
+    if isinstance(error, aws.SSOError | aws.TokenRetrievalError | aws.CredentialRetrievalError):
+        return f"your AWS sign-in has ended or failed ({_one_line(error)}); `aws sso login` renews it"
+    if isinstance(error, aws.NoRegionError | aws.InvalidRegionError):
+        return "no valid AWS region is set; `pulumi config set aws:region REGION` or AWS_REGION chooses one"
+    if isinstance(error, aws.HTTPClientError | aws.EndpointConnectionError):
+        return f"AWS cannot be reached ({_one_line(error)}); look at your network, then run the same command again"
+    if not isinstance(error, aws.ClientError):
+        return None
+    code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
+    if code in EXPIRED:
+        return "your AWS credentials have expired; `aws sso login` renews them (or fetch new keys), then run it again"
+    if code in UNKNOWN_KEY:
+        return "AWS does not know this access key; `aws sts get-caller-identity` shows which one is used"
+    if code in CLOCK:
+        return (
+            f"AWS refuses the signature ({code}): the secret key or this machine's clock is wrong; `date -u` shows it"
+        )
+    if code in DENIED:
+        return (
+            f"you may not do {error.operation_name}: {message}; the operator policy of the stack holds what is needed"
+        )
+    if code in THROTTLED:
+        return f"AWS is throttling {error.operation_name}; wait a minute, then run the same command again"
+    return f"AWS refuses {error.operation_name} ({code}): {message}; `make doctor` looks at what is needed"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

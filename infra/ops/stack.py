@@ -1,0 +1,132 @@
+"""The stack as this machine knows it: its settings, in Pulumi's two files, and the Pulumi CLI, run in the project.
+
+The project is the nearest folder upwards with a Pulumi.yaml, as for the CLI itself. Its state is kept in the home
+directory (~/.pulumi), so that no account with anyone but AWS is needed; PULUMI_BACKEND_URL or `backend:` in Pulumi.yaml
+says otherwise, for instance s3://BUCKET.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.ops.capacity import MARKETS
+from infra.ops.door import default_region
+from infra.ops.errors import UserError
+
+LOCAL_STATE = "file://~"
+INSTALL = "https://www.pulumi.com/docs/install/ tells how to install it"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings that the commands look at before there is a stack; the program checks them all."""
+
+    stack: str
+    region: str | None
+    instance_types: tuple[str, ...]
+    market: str
+    nodes: int
+    machine_image: str
+
+
+def project_folder() -> Path:
+    """The project that the working directory is in; the one of this file if it is in none."""
+    here = Path.cwd()
+    found = (folder for folder in (here, *here.parents) if (folder / "Pulumi.yaml").is_file())
+    return next(found, Path(__file__).resolve().parents[2])
+
+
+def read_settings(stack: str) -> Settings:
+    """A stack's settings over the defaults of Pulumi.yaml. Raises UserError for what the commands cannot work with."""
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,19}", stack):
+        raise UserError(f"{stack!r} is no name for a stack: up to 20 small letters, digits and hyphens; try STACK=dev")
+    values = _config(stack)
+    market, nodes = values.get("market", ""), values.get("nodes", "")
+    if market not in MARKETS:
+        raise UserError(f"market is {market!r}, not one of {', '.join(MARKETS)}; `pulumi config set market spot`")
+    if not re.fullmatch(r"[1-9][0-9]{0,2}", nodes):
+        raise UserError(f"nodes is {nodes!r}, not a number of machines; `pulumi config set nodes 1`")
+    return Settings(
+        stack=stack,
+        region=values.get("aws:region") or default_region(),
+        instance_types=tuple(name.strip() for name in values.get("instance_types", "").split(",") if name.strip()),
+        market=market,
+        nodes=int(nodes),
+        machine_image=values.get("machine_image", ""),
+    )
+
+
+def cli() -> str:
+    """Path of the Pulumi CLI. Raises UserError if there is none on the PATH."""
+    found = shutil.which("pulumi")
+    if found is None:
+        raise UserError(f"the Pulumi CLI is not on the PATH; {INSTALL}")
+    return found
+
+
+def pulumi(settings: Settings, *arguments: str) -> None:
+    """Run one command of the Pulumi CLI on the stack, its output on our stderr; raises UserError if it fails.
+
+    On a terminal it stays a terminal to the CLI, which then draws its display and asks its questions.
+    """
+    line = [cli(), *arguments, "--stack", settings.stack]
+    process = subprocess.Popen(line, cwd=project_folder(), env=_environment(settings), stdout=sys.stderr)
+    while True:
+        try:
+            code = process.wait()
+            break
+        except KeyboardInterrupt:
+            # The CLI has had the same Ctrl-C: it finishes what is under way and frees the stack. Killing it would not.
+            print("waiting for pulumi to finish what it began", file=sys.stderr)
+    if code:
+        raise UserError(f"`pulumi {arguments[0]}` ended with {code}, its reason is above; `make doctor` may know more")
+
+
+def create_if_missing(settings: Settings) -> None:
+    """Select the stack, made first if the backend has none of that name."""
+    pulumi(settings, "stack", "select", "--create", settings.stack)
+
+
+def _config(stack: str) -> dict[str, str]:
+    """Every setting as text; those of other packages keep their prefix, as in aws:region."""
+    folder = project_folder()
+    declared = _read_yaml(folder / "Pulumi.yaml")
+    values = {}
+    for name, entry in (declared.get("config") or {}).items():
+        default = entry.get("value", entry.get("default")) if isinstance(entry, dict) else entry
+        values[name] = _text(default)
+    for name, value in (_read_yaml(folder / f"Pulumi.{stack}.yaml").get("config") or {}).items():
+        values[name.removeprefix(f"{declared.get('name')}:")] = _text(value)
+    return values
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        return {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML ({' '.join(str(error).split())}); mend it, or remove it") from None
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    environment = dict(os.environ)
+    if not _read_yaml(project_folder() / "Pulumi.yaml").get("backend"):
+        environment.setdefault("PULUMI_BACKEND_URL", LOCAL_STATE)
+    if "PULUMI_CONFIG_PASSPHRASE_FILE" not in environment:
+        # No setting of ours is secret; a backend in files wants a passphrase all the same.
+        environment.setdefault("PULUMI_CONFIG_PASSPHRASE", "")
+    if settings.region:
+        environment["AWS_REGION"] = settings.region
+    return environment | {"PULUMI_SKIP_UPDATE_CHECK": "1"}
