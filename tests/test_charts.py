@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.charts import HEIGHT, WIDTH, Line, bar, line_chart, reliability, smooth, thin, ticks, whisker
+from trainer.charts import HEIGHT, WIDTH, Line, bar, difference, line_chart, reliability, smooth, thin, ticks, whisker
 
 # Neighbours on a busy machine make single examples slow; that is no failure.
 unhurried = settings(deadline=None)
@@ -115,6 +115,19 @@ def test_a_whisker_covers_its_interval(bounds: list[float], value: float) -> Non
     _, span = elements(svg, "rect")
     assert float(span.get("x", "")) == pytest.approx(100 * bounds[0], abs=0.051)
     assert float(span.get("width", "")) >= 100 * (bounds[1] - bounds[0]) - 0.051
+
+
+@unhurried
+@given(st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.floats(-1, 1)).map(sorted))
+def test_a_difference_lies_right_of_the_middle_where_it_is_a_gain_and_within_its_interval(values: list[float]) -> None:
+    low, value, high = values
+    svg = difference(value, (low, high), reach=1)
+    mark, point = elements(svg, "line")
+    assert float(mark.get("x1", "")) == 50
+    assert float(point.get("x1", "")) == pytest.approx(50 + 50 * value, abs=0.051)
+    _, span = elements(svg, "rect")
+    start, width = float(span.get("x", "")), float(span.get("width", ""))
+    assert start - 0.11 <= float(point.get("x1", "")) <= start + width + 0.11
 
 
 def test_smoothing_keeps_a_straight_line_straight_and_does_not_lag() -> None:

@@ -8,6 +8,7 @@ import tarfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import cv2
 import films
 import numpy as np
 import pytest
@@ -72,6 +73,18 @@ def test_any_frames_in_any_order_are_the_same_as_all_frames(tmp_path: Path) -> N
     picked()
 
 
+def test_frames_are_read_at_the_smallest_size_that_is_large_enough(tmp_path: Path) -> None:
+    stored(tmp_path)
+    clip = ClipStore(tmp_path).open("crema_1001_DFA_HAP_XX")
+    whole = clip.frames([3, 7])
+    for at_least, side in ((64, 64), (33, 64), (32, 32), (17, 32), (9, 16), (8, 8), (1, 8), (100, 64), (None, 64)):
+        small = clip.frames([3, 7], at_least)
+        assert small.shape == (2, side, side, 3)
+        averaged = np.stack([cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA) for frame in whole])
+        assert np.abs(small.astype(int) - averaged).mean() < 2
+    assert np.array_equal(clip.frames([7, 3, 7], 32), clip.frames([3, 7], 32)[[1, 0, 1]])
+
+
 def test_a_key_names_everything_that_shapes_a_clip() -> None:
     rule = Rule()
     others = [
@@ -81,8 +94,9 @@ def test_a_key_names_everything_that_shapes_a_clip() -> None:
         replace(rule, detector="another"),
         replace(rule, stride=0.2),
         replace(rule, max_fps=25.0),
-        replace(rule, quality=90),
+        replace(rule, quality=80),
         replace(rule, version=99),
+        replace(rule, roll=True),
     ]
     assert len(asdict(rule)) == len(others)
     keys = {r.key("ab") for r in (rule, *others)} | {rule.key("cd")}
@@ -129,6 +143,19 @@ def test_a_clip_that_is_not_there_is_named_with_the_next_command(tmp_path: Path)
     clip_path(tmp_path, key).unlink()
     with pytest.raises(UserError, match="manifests prepare"):
         store.open("crema_1001_DFA_HAP_XX")
+
+
+def test_a_clip_of_another_file_than_the_manifests_is_told_packed_or_not(tmp_path: Path) -> None:
+    names = [f"crema_100{n}_DFA_HAP_XX" for n in range(3)]
+    for n, name in enumerate(names):
+        stored(tmp_path / "loose", name, f"{n:02}", 6)
+    pack(tmp_path / "loose", tmp_path / "packed")
+    for folder in ("loose", "packed"):
+        store = ClipStore(tmp_path / folder)
+        assert store.from_other_files(names, ["00", "01", "02"]) == []
+        assert store.from_other_files(names, ["00", "99", "02"]) == [names[1]]
+        # Nothing is known of a file that was not verified, and a clip that is not there is none of another file.
+        assert store.from_other_files([*names, "crema_1009_DFA_HAP_XX"], ["", "01", "", "77"]) == []
 
 
 def test_a_torn_clip_file_is_never_read(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_an_override_changes_one_setting_and_reads_its_value_as_yaml():
         ("data.frames=many", "data.frames is 'many', but"),
         ("data.frames=18", "not a multiple of model.alpha=4; try data.frames=16"),
         ("augment.flip=1.5", "augment.flip is 1.5, but"),
-        ("model.arch=resnet", "'slowfast' or 'single_frame'"),
+        ("model.arch=resnet", "'slowfast', 'r3d18' or 'single_frame'"),
         ("seed.x=1", "there is no setting seed.x"),
         ("epochs", "write key=value"),
     ],

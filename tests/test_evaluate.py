@@ -10,11 +10,15 @@ import torch
 from torch import nn
 from toys import LABELS, TINY, make_corpus
 
-from manifests.clips import ClipStore
+from manifests.clipfile import encode_frame, write_clip
+from manifests.clips import INDEX_COLUMNS, ClipStore, claim_folder, update_tables
+from manifests.files import write_json
 from manifests.table import as_table, facts_path, read_manifest, write_manifest
 from trainer.__main__ import main
 from trainer.dataset import Clips, TestViews
-from trainer.evaluate import describe, predict_views, result_line
+from trainer.evaluate import predict_views, result_line
+from trainer.hardest import CARDS, MOMENTS
+from trainer.robustness import DISTURBANCES
 from trainer.run import read_json
 
 
@@ -50,8 +54,130 @@ def test_predictions_and_figures_are_about_the_same_videos(run, corpus):
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
         assert max(shares, key=shares.get) == row["predicted"]
     groups = evaluation["groups"]
+    assert list(groups) == ["dataset", "actor", "sex", "age", "race", "intensity"]
     assert [g["clips"] for g in groups["actor"]] == [8, 8]
-    assert sum(g["clips"] for g in groups["sex"]) == 16
+    assert all(sum(g["clips"] for g in rows) == 16 for rows in groups.values())
+
+
+def test_the_temperature_comes_from_validation_actors_and_changes_no_answer(run):
+    evaluation = read_json(run / "evaluation.json")
+    assert evaluation["temperature"]["split"] == "val"
+    assert (evaluation["temperature"]["clips"], evaluation["temperature"]["actors"]) == (16, 2)
+    assert evaluation["temperature"]["value"] > 0
+    before, after = evaluation["calibration"], evaluation["calibration_after"]
+    assert before["nll"] != after["nll"]
+    right = [sum(b["accuracy"] * b["clips"] for b in figures["bins"]) / 16 for figures in (before, after)]
+    assert right[0] == pytest.approx(right[1]) == pytest.approx(evaluation["overall"]["war"])
+
+
+def test_drawn_faces_have_no_human_figure_and_no_disturbance_is_tried_unasked(run):
+    evaluation = read_json(run / "evaluation.json")
+    assert evaluation["human"] == []
+    assert evaluation["robustness"] is None
+
+
+def test_more_views_are_told_with_what_they_bring_and_cost(run, corpus):
+    words = ["evaluate", "--run", str(run), "--manifest", str(corpus[0]), "--clips", str(corpus[1])]
+    assert main([*words, "evaluation.clips=3"]) == 0
+    evaluation = read_json(run / "evaluation.json")
+    ways = evaluation["tta"]
+    assert [(way["clips"], way["flip"], way["views"]) for way in ways] == [(1, False, 1), (3, False, 3), (3, True, 6)]
+    assert ways[0]["gain"] == 0
+    assert {key: ways[0][key] for key in ("war", "uar", "macro_f1")} == evaluation["one_view"]
+    assert {key: ways[2][key] for key in ("war", "uar", "macro_f1")} == {
+        key: evaluation["overall"][key] for key in ("war", "uar", "macro_f1")
+    }
+    assert ways[2]["gain"] == pytest.approx(ways[2]["uar"] - ways[0]["uar"])
+    assert ways[0]["seconds_per_video"] > 0
+    assert evaluation["per_view"]["views"] == 6 * 16
+    assert main([*words, "evaluation.clips=1"]) == 0
+
+
+def test_what_is_asked_for_later_is_done_and_what_is_known_already_is_not_done_again(run, corpus, capsys):
+    words = ["evaluate", "--run", str(run), "--manifest", str(corpus[0]), "--clips", str(corpus[1])]
+    assert main([*words, "evaluation.robustness=true"]) == 0
+    assert capsys.readouterr().out.startswith("UAR ")
+    robustness = read_json(run / "evaluation.json")["robustness"]
+    assert len(robustness["variants"]) == len(DISTURBANCES)
+    for variant in robustness["variants"]:
+        assert variant["lost"] == pytest.approx(robustness["clean"]["uar"] - variant["uar"])
+    # The plain question is answered by what is known.
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith("nothing to do: UAR ")
+    assert read_json(run / "evaluation.json")["robustness"] == robustness
+
+
+def test_an_evaluation_of_an_older_format_is_made_anew(run, corpus, capsys):
+    evaluation = read_json(run / "evaluation.json")
+    old = {key: value for key, value in evaluation.items() if key not in ("format", "temperature")}
+    write_json(run / "evaluation.json", old)
+    assert main(["evaluate", "--run", str(run), "--manifest", str(corpus[0]), "--clips", str(corpus[1])]) == 0
+    assert capsys.readouterr().out.startswith("UAR ")
+    assert "temperature" in read_json(run / "evaluation.json")
+
+
+def test_neither_what_is_loaded_nor_what_is_seen_at_once_changes_an_answer(corpus):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(24, 2))
+    rows = read_manifest(corpus[0]).rows
+    clips = Clips(ClipStore(Path(corpus[1])), rows["clip_id"].tolist()[:5], [0] * 5)
+    views = TestViews(clips, frames=4, span=0.5, size=32, views=3)
+    told = [
+        predict_views(
+            net, views, torch.device("cpu"), arch="slowfast", batch=batch, workers=0, flip=True, loaded=loaded
+        )
+        for batch, loaded in ((2, None), (4, 1), (7, 5))
+    ]
+    torch.testing.assert_close(told[0], told[1])
+    torch.testing.assert_close(told[0], told[2])
+
+
+def other_files(clips, root, clip_ids):
+    """The same pictures as in `clips`, prepared from other files."""
+    ours = ClipStore(clips)
+    claim_folder(root, ours.rule)
+    rows = []
+    for clip_id in clip_ids:
+        clip = ours.open(clip_id)
+        key = ours.rule.key(f"other file of {clip_id}")
+        pictures = [encode_frame(frame, 100) for frame in clip.frames(range(len(clip)))]
+        write_clip(root, key, pictures, clip.times.tolist(), {**clip.meta, "source_sha256": f"other {clip_id}"})
+        rows.append({**dict.fromkeys(INDEX_COLUMNS, ""), "clip_id": clip_id, "key": key})
+    update_tables(root, rows, [])
+    return root
+
+
+def test_takes_are_judged_from_their_other_files_too_and_only_once(run, corpus, tmp_path, capsys):
+    tested = read_manifest(corpus[0]).rows.query("split == 'test'")["clip_id"].tolist()
+    words = ["evaluate", "--run", str(run), "--manifest", str(corpus[0]), "--clips", str(corpus[1])]
+    twins = other_files(corpus[1], tmp_path / "twins", tested[:5])
+    assert main([*words, "--twins", str(twins)]) == 0
+    evaluation = read_json(run / "evaluation.json")
+    assert evaluation["twins"]["compared"] == 5
+    assert evaluation["twins"]["largest_difference"] < 0.2
+    assert "of 5 takes get the same answer from their other file" in capsys.readouterr().out
+    before = (run / "evaluation.json").stat().st_mtime_ns
+    assert main([*words, "--twins", str(twins)]) == 0
+    assert (run / "evaluation.json").stat().st_mtime_ns == before
+    # What was found stays known when nothing else is asked, and the very same files are no twins.
+    assert main(words) == 0
+    assert read_json(run / "evaluation.json") == evaluation
+    assert main([*words, "--twins", str(corpus[1])]) == 2
+    assert "holds no other file of any test video" in capsys.readouterr().err
+
+
+def test_the_misread_videos_have_a_map_for_each_moment_that_the_report_shows(run):
+    with (run / "predictions.csv").open() as stream:
+        wrong = {row["clip_id"]: row["predicted"] for row in csv.DictReader(stream) if row["label"] != row["predicted"]}
+    attention = read_json(run / "attention.json")
+    assert attention["weights_sha256"] == read_json(run / "evaluation.json")["weights_sha256"]
+    assert {clip_id: shown["emotion"] for clip_id, shown in attention["clips"].items()}.items() <= wrong.items()
+    assert len(attention["clips"]) == min(len(wrong), CARDS)
+    for shown in attention["clips"].values():
+        maps = np.array(shown["maps"])
+        assert maps.shape[0] == MOMENTS
+        assert maps.min() >= 0
+        assert maps.max() in (0, 100)
 
 
 def test_the_result_line_says_what_was_measured_on_whom(run):
@@ -101,26 +227,13 @@ def test_a_mirrored_view_is_the_model_on_the_mirrored_clip(corpus):
     rows = read_manifest(corpus[0]).rows
     clips = Clips(ClipStore(Path(corpus[1])), rows["clip_id"].tolist()[:5], [0] * 5)
     views = TestViews(clips, frames=4, span=0.5, size=32, views=3)
-    seen = predict_views(LeftHalf(), views, torch.device("cpu"), batch=2, workers=0, flip=True)
+    seen = predict_views(LeftHalf(), views, torch.device("cpu"), arch="slowfast", batch=2, workers=0, flip=True)
     assert seen.shape == (5, 6, 2)
     plain, mirrored = seen[:, 0::2], seen[:, 1::2]
     torch.testing.assert_close(plain[..., 1], mirrored[..., 1])
     torch.testing.assert_close((plain[..., 0] + mirrored[..., 0]) / 2, plain[..., 1])
-    assert torch.equal(plain, predict_views(LeftHalf(), views, torch.device("cpu"), batch=5, workers=0, flip=False))
-
-
-def test_groups_are_judged_on_their_own_videos():
-    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
-    truth = np.array([0, 1, 1, 0])
-    rows = pd.DataFrame({
-        "actor": list("aabb"), "dataset": ["crema"] * 2 + ["ravdess"] * 2, "sex": ["male", "male", "", "female"],
-        "intensity": ["normal"] * 4,
-    })  # fmt: skip
-    figures = describe(probabilities, truth, rows, ("x", "y"), seed=0)
-    assert figures["overall"]["war"] == 0.75
-    assert [(g["name"], g["war"]) for g in figures["groups"]["dataset"]] == [("crema", 1.0), ("ravdess", 0.5)]
-    assert [g["name"] for g in figures["groups"]["sex"]] == ["female", "male", "unknown"]
-    assert figures["confusion"] == [[2, 0], [1, 1]]
+    again = predict_views(LeftHalf(), views, torch.device("cpu"), arch="slowfast", batch=5, workers=0, flip=False)
+    assert torch.equal(plain, again)
 
 
 def edit(corpus, folder, change):

@@ -12,8 +12,11 @@ from trainer.metrics import (
     calibration,
     confusion_matrix,
     paired_interval,
+    per_actor,
     per_class,
     points_above,
+    recall_gap,
+    redrawn,
     summarize,
 )
 
@@ -102,3 +105,43 @@ def test_a_paired_interval_of_a_model_with_itself_is_zero_and_of_a_better_one_is
     worse[::5] = 1 - worse[::5]
     assert paired_interval(labels, labels, labels, actors, 2, seed=0) == [0.0, 0.0]
     assert paired_interval(labels, worse, labels, actors, 2, seed=0)[0] > 0
+
+
+def test_each_actor_s_confusion_matrix_is_that_of_his_videos():
+    rng = np.random.default_rng(1)
+    labels, predicted, actor_of = rng.integers(0, 3, 60), rng.integers(0, 3, 60), rng.integers(0, 5, 60)
+    for actor, counts in enumerate(per_actor(predicted, labels, actor_of, 3)):
+        mine = actor_of == actor
+        assert np.array_equal(counts, confusion_matrix(predicted[mine], labels[mine], 3))
+
+
+def test_a_redrawn_sample_has_as_many_actors_each_whole():
+    # Actor k has 10 ** k videos, so a sum tells how often each was drawn.
+    confusions = np.array([[[10**k]] for k in range(4)])
+    totals = redrawn(confusions, seed=0)[:, 0, 0]
+    assert all(sum(map(int, str(total))) == 4 for total in totals)
+    assert len(set(totals.tolist())) > 20
+
+
+def test_a_gap_is_the_mean_difference_in_recall_over_the_classes_that_both_groups_have():
+    # Women: class 0 all right, class 1 half right. Men: class 0 half right, and no class 1 but a class 2, all wrong.
+    labels = np.array([0, 0, 1, 1, 0, 0, 2, 2])
+    predicted = np.array([0, 0, 1, 0, 0, 1, 0, 0])
+    women = np.arange(8) < 4
+    actors = np.array(list("aabbccdd"))
+    gap, _ = recall_gap(predicted, labels, women, ~women, actors, 3, seed=0)
+    assert gap == pytest.approx(0.5)
+    back, _ = recall_gap(predicted, labels, ~women, women, actors, 3, seed=0)
+    assert back == pytest.approx(-0.5)
+
+
+def test_the_interval_of_a_gap_is_drawn_over_actors():
+    labels = np.zeros(80, int)
+    actors = np.repeat(list("abcdefgh"), 10)
+    women = actors < "e"
+    # All women alike, of the men one all wrong: the gap hangs on whether that man is drawn.
+    predicted = np.where(actors == "e", 1, 0)
+    gap, (low, high) = recall_gap(predicted, labels, women, ~women, actors, 2, seed=0)
+    assert gap == pytest.approx(0.25)
+    assert low == 0
+    assert high > 0.5

@@ -1,5 +1,6 @@
 """Overlay: the box on the face, the bars below the picture, a video that plays, a plot that hides no gap."""
 
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -89,13 +90,17 @@ def test_any_box_in_any_picture_can_be_drawn(width: int, height: int, box: tuple
     assert (given_picture == GREY).all(), "the caller's picture is not drawn into"
 
 
+def at_rate(pictures: Iterable[np.ndarray], fps: float) -> Iterator[tuple[float, np.ndarray]]:
+    return ((number / fps, each) for number, each in enumerate(pictures))
+
+
 def decoded(path: Path) -> list[np.ndarray]:
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
 def test_the_video_has_every_frame_at_its_rate_in_a_form_that_browsers_play(tmp_path: Path) -> None:
-    write_video(tmp_path / "out.mp4", (picture(64, 48) for _ in range(45)), 30000 / 1001)
+    write_video(tmp_path / "out.mp4", at_rate((picture(64, 48) for _ in range(45)), 30000 / 1001), 30000 / 1001)
     with av.open(str(tmp_path / "out.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
@@ -105,10 +110,27 @@ def test_the_video_has_every_frame_at_its_rate_in_a_form_that_browsers_play(tmp_
     assert data.index(b"moov") < data.index(b"mdat"), "the index is in front: it plays before it is all there"
 
 
+@pytest.mark.parametrize("encoder", [name for name in overlay.ENCODERS if name in av.codecs_available])
+def test_frames_of_a_changing_rate_are_shown_at_their_own_moments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: str
+) -> None:
+    monkeypatch.setattr(overlay, "available_encoder", lambda: encoder)
+    moments = [0.0, 0.04, 0.08, 0.5, 0.54, 0.6, 1.2, 1.24, 1.24]  # a file may give two frames one moment
+    shades = [np.full((48, 64, 3), 20 * number, np.uint8) for number in range(len(moments))]
+    write_video(tmp_path / "out.mp4", zip(moments, shades, strict=True), 7)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stream = container.streams.video[0]
+        shown = [(frame.time, frame.to_ndarray(format="rgb24").mean()) for frame in container.decode(stream)]
+        assert container.duration is not None
+        assert container.duration / av.time_base > 1.24, "a player stops where the file says that it ends"
+    assert [time for time, _ in shown] == pytest.approx(moments, abs=0.001)
+    assert [shade for _, shade in shown] == pytest.approx([20 * number for number in range(len(moments))], abs=4)
+
+
 def test_odd_sizes_are_made_even_without_losing_a_row(tmp_path: Path) -> None:
     ramp = np.repeat(np.arange(0, 250, 10, dtype=np.uint8)[:, None, None], 33, axis=1).repeat(3, axis=2)
     assert ramp.shape == (25, 33, 3)
-    write_video(tmp_path / "out.mp4", [ramp] * 3, 25)
+    write_video(tmp_path / "out.mp4", at_rate([ramp] * 3, 25), 25)
     frame = decoded(tmp_path / "out.mp4")[0]
     assert frame.shape == (26, 34, 3)
     assert frame[24].mean() == pytest.approx(240, abs=6)
@@ -117,7 +139,7 @@ def test_odd_sizes_are_made_even_without_losing_a_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("colour", [(200, 40, 40), (40, 180, 60), (30, 126, 196), (230, 159, 0)])
 def test_colours_survive_the_video_and_are_declared(tmp_path: Path, colour: tuple[int, int, int]) -> None:
-    write_video(tmp_path / "out.mp4", [np.full((48, 64, 3), colour, np.uint8)] * 3, 25)
+    write_video(tmp_path / "out.mp4", at_rate([np.full((48, 64, 3), colour, np.uint8)] * 3, 25), 25)
     with av.open(str(tmp_path / "out.mp4")) as container:
         frame = next(container.decode(video=0))
         assert (int(frame.colorspace), int(frame.color_range)) == (1, 1), "BT.709, limited range"
@@ -127,7 +149,7 @@ def test_colours_survive_the_video_and_are_declared(tmp_path: Path, colour: tupl
 
 def test_frames_of_different_sizes_and_no_frames_at_all_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a frame of 32x48 in a video of 64x48"):
-        write_video(tmp_path / "out.mp4", [picture(64, 48), picture(32, 48)], 25)
+        write_video(tmp_path / "out.mp4", at_rate([picture(64, 48), picture(32, 48)], 25), 25)
     with pytest.raises(ValueError, match="at least one frame"):
         write_video(tmp_path / "none.mp4", [], 25)
 
@@ -140,7 +162,7 @@ def test_a_machine_without_any_encoder_is_told_what_to_install(monkeypatch: pyte
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 def test_the_video_plays_in_a_browser(tmp_path: Path) -> None:
-    write_video(tmp_path / "out.mp4", (draw_frame(picture(320, 240), None, {}) for _ in range(30)), 30)
+    write_video(tmp_path / "out.mp4", at_rate((draw_frame(picture(320, 240), None, {}) for _ in range(30)), 30), 30)
     (tmp_path / "page.html").write_text("<!doctype html><link rel=icon href=data:,><video src=out.mp4 muted></video>")
     with Browser(tmp_path / "profile") as browser:
         browser.open(tmp_path / "page.html", 800)

@@ -2,19 +2,25 @@
 
 import json
 import os
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
+from films import empty_frames, face_frames, write_film
 from toys import LABELS, TINY, make_corpus
 
+from manifests.clips import Rule
 from manifests.faces import FaceTrack
+from manifests.files import sha256_of
 from manifests.synth import synthesize
 from manifests.video import read_frames
 from trainer.__main__ import main
-from trainer.predict import face_near, plan_windows
+from trainer.predict import find_again, in_view, plan_windows
+from trainer.temperature import tempered
 
 DATA = Path(os.environ.get("SLOWFAST_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -106,12 +112,65 @@ def test_what_is_no_model_is_one_sentence(model, video, tmp_path, capsys, conten
     assert "is not a model of this project" in capsys.readouterr().err
 
 
+def shares_of(path):
+    result = json.loads(path.read_text())
+    return result, np.array([list(window["probabilities"].values()) for window in result["windows"]])
+
+
+def test_the_temperature_of_these_weights_is_applied_and_told(model, video, tmp_path):
+    shutil.copy(model, tmp_path / "model.safetensors")
+    known = {"weights_sha256": "of other weights", "temperature": {"value": 2.5}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(known))
+    assert predict(tmp_path / "model.safetensors", tmp_path / "raw", video) == 0
+    known["weights_sha256"] = sha256_of(model)
+    (tmp_path / "evaluation.json").write_text(json.dumps(known))
+    assert predict(tmp_path / "model.safetensors", tmp_path / "mild", video) == 0
+    raw, raw_shares = shares_of(tmp_path / "raw" / f"{video.stem}.json")
+    mild, mild_shares = shares_of(tmp_path / "mild" / f"{video.stem}.json")
+    assert (raw["temperature"], mild["temperature"]) == (None, 2.5)
+    assert mild_shares == pytest.approx(tempered(raw_shares, 2.5), abs=1e-5)
+    assert np.abs(mild_shares - raw_shares).max() > 0.01
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_sentence_and_not_the_cpu(model, video, tmp_path, capsys):
+    assert main(["predict", str(video), "--model", str(model), "--out", str(tmp_path), "--device", "cuda"]) == 2
+    said = capsys.readouterr()
+    assert "torch sees no GPU" in said.err
+    assert said.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_film_of_changing_rate_is_drawn_at_its_own_moments(model, tmp_path):
+    moments = [*np.arange(12) * 0.1, *1.2 + np.arange(24) / 30]
+    film = write_film(tmp_path / "film.mp4", face_frames(36), times=moments)
+    assert predict(model, tmp_path / "out", film) == 0
+    with av.open(str(tmp_path / "out" / "film.mp4")) as drawn:
+        assert [frame.time for frame in drawn.decode(video=0)] == pytest.approx(moments, abs=0.002)
+
+
+def frames_with_a_face(drawn, height):
+    """Which frames of an annotated video do not say, as its last does, `no face in view` in the strip below."""
+    with av.open(str(drawn)) as container:
+        strips = [frame.to_ndarray(format="rgb24")[height:].astype(int) for frame in container.decode(video=0)]
+    return [number for number, strip in enumerate(strips) if np.abs(strip - strips[-1]).mean() > 2]
+
+
+@pytest.mark.parametrize("cut", [40, 44, 52])
+def test_the_box_ends_with_the_last_frame_that_shows_the_face(model, tmp_path, cut):
+    film = write_film(tmp_path / "film.mp4", [*face_frames(cut), *empty_frames(70)])
+    assert predict(model, tmp_path / "out", film) == 0
+    assert frames_with_a_face(tmp_path / "out" / "film.mp4", 360) == list(range(cut))
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the films of real faces are not at {DATA}")
 def test_a_face_that_leaves_is_not_guessed_at_and_a_film_without_one_is_refused(model, tmp_path, capsys):
     assert predict(model, tmp_path, DATA / "media" / "face_noface.mov") == 0
     result = json.loads((tmp_path / "face_noface.json").read_text())
     assert result["windows_without_face"] > 0
     assert len(result["windows"]) > 0
+    # Its last face is in frame 71, a title follows.
+    assert frames_with_a_face(tmp_path / "face_noface.mp4", 540) == list(range(72))
     assert predict(model, tmp_path, DATA / "media" / "no_face.mp4") == 2
     assert "no face found" in capsys.readouterr().err
 
@@ -120,29 +179,45 @@ def track(seconds, seen, fps=10):
     times = np.arange(round(seconds * fps)) / fps
     boxes = np.stack([50 + 10 * times, 40 + 0 * times, 30 + 0 * times, 40 + 0 * times], axis=1)
     detected = np.array([any(a <= t < b for a, b in seen) for t in times])
-    return FaceTrack(times, boxes, np.ones(len(times), bool), detected, detected.astype(np.float32))
+    return FaceTrack(times, boxes, np.ones(len(times), bool), detected, *np.tile(detected, (2, 1)).astype(np.float32))
 
 
 def test_windows_follow_the_face_and_leave_out_the_time_without_it():
     data = {"span": 2.0, "frames": 8}
-    windows, faceless = plan_windows(track(10, [(0, 10)]), data, margin=0.3, stride=0.5)
+    windows, faceless = plan_windows(track(10, [(0, 10)]), data, Rule(margin=0.3), stride=0.5)
     assert faceless == 0
     assert [w.middle for w in windows] == pytest.approx(np.arange(1, 9.01, 0.5))
     assert all(b.square.x > a.square.x for a, b in pairwise(windows))
-    windows, faceless = plan_windows(track(10, [(0, 3)]), data, margin=0.3, stride=0.5)
+    windows, faceless = plan_windows(track(10, [(0, 3)]), data, Rule(margin=0.3), stride=0.5)
     assert len(windows) + faceless == 17
-    assert max(w.middle for w in windows) < 4
+    assert max(w.middle for w in windows) == 3, "half of the last one shows the face"
 
 
 def test_a_video_shorter_than_a_window_is_one_window():
-    windows, faceless = plan_windows(track(1, [(0, 1)]), {"span": 2.0, "frames": 8}, margin=0.3, stride=0.5)
+    windows, faceless = plan_windows(track(1, [(0, 1)]), {"span": 2.0, "frames": 8}, Rule(margin=0.3), stride=0.5)
     assert (len(windows), faceless) == (1, 0)
     assert windows[0].frames[0] <= 1
     assert windows[0].frames[-1] >= 8
 
 
-def test_a_box_is_drawn_only_near_a_moment_when_the_face_was_seen():
-    near = face_near(track(10, [(2, 4)]), seconds=0.7)
-    times = np.arange(100) / 10
-    assert near[(times >= 1.4) & (times <= 4.5)].all()
-    assert not near[(times < 1.2) | (times > 4.7)].any()
+def looked_at(*looks):
+    """A track of 5 frames between looks, each of which saw the face or not, and 4 frames behind the last."""
+    looked = np.arange(5 * len(looks)) % 5 == 0
+    detected = np.repeat(looks, 5) & looked
+    return FaceTrack(
+        np.arange(len(looked)) / 10, np.ones((len(looked), 4)), looked, detected, detected * 1.0, detected * 0.0
+    )
+
+
+def test_a_face_seen_before_and_after_is_there_and_one_seen_on_one_side_only_is_looked_for():
+    seen, doubtful = in_view(looked_at(True, True, False, False, True))
+    assert np.flatnonzero(seen).tolist() == [0, 1, 2, 3, 4, 5, 20]
+    assert np.flatnonzero(doubtful).tolist() == [6, 7, 8, 9, 16, 17, 18, 19, 21, 22, 23, 24]
+
+
+def test_the_face_that_is_found_again_is_the_same():
+    box = np.array([100.0, 100.0, 40.0, 50.0])
+    here, elsewhere, larger = [104, 98, 42, 50, 0.9], [300, 98, 42, 50, 0.99], [60, 60, 120, 140, 0.95]
+    assert find_again(np.array([elsewhere, here, larger]), box) == pytest.approx(np.array(here[:4]))
+    assert find_again(np.array([elsewhere, larger]), box) is None
+    assert find_again(np.zeros((0, 5)), box) is None

@@ -19,17 +19,26 @@ from manifests.clipfile import encode_frame, write_clip
 from manifests.clips import INDEX_COLUMNS, ClipStore, Rule, claim_folder, update_tables
 from manifests.errors import UserError
 from manifests.files import write_json
+from manifests.table import as_table
 from trainer.config import read_config
-from trainer.evaluate import describe, write_predictions
-from trainer.hardest import MOMENTS, SIDE, filmstrip, hardest, told_classes
-from trainer.metrics import summarize
-from trainer.record import Prediction, read_record
-from trainer.report import DEEP, training_seconds, write_report
+from trainer.evaluate import write_predictions
+from trainer.figures import describe, gain_figures, robustness_figures, temperature_figures, view_figures
+from trainer.hardest import MOMENTS, SIDE, filmstrip, hardest, heatstrip, told_classes
+from trainer.humans import human_figures
+from trainer.judgement import DEEP
+from trainer.metrics import calibration, summarize
+from trainer.record import EVALUATION_FORMAT, Prediction, read_record
+from trainer.report import training_seconds, write_report
+from trainer.robustness import DISTURBANCES
 from trainer.run import Interrupted, Run, read_json
+from trainer.samples import UNDISTURBED, sample_pictures
+from trainer.temperature import tempered
 
 SIX = ("angry", "disgust", "fear", "happy", "neutral", "sad")
 EIGHT = ("angry", "calm", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 SEED = 7
+STRIP = 'width="600" height="120"'
+RACES = ("Caucasian", "African American", "Asian")
 COUNTS = {"train": (672, 16), "val": (144, 4), "test": (288, 14)}
 STYLE = (Path(__file__).parents[1] / "trainer" / "templates" / "report.css").read_text(encoding="utf-8")
 
@@ -114,9 +123,17 @@ def judge(path: Path, labels: tuple[str, ...] = SIX, skill: float = 2.2) -> Path
     per_view = views / views.sum(axis=-1, keepdims=True)
     probabilities = per_view.mean(axis=1)
     run = Run(path, read_json(path / "run.json"))
+    actors = rows["actor"].to_numpy()
+    clean = per_view[:, 2]
+    # Each disturbance takes another share of the evidence away; the first takes none.
+    harm = np.linspace(0, 1, len(DISTURBANCES))[:, None]
+    disturbed = (1 - harm) * clean[:, None] + harm * rng.dirichlet(np.ones(len(labels)), (len(rows), len(harm)))
+    half = rng.permutation(len(rows))[: len(rows) // 2]
+    temperature = temperature_figures(probabilities[half], truth[half])
     write_json(
         path / "evaluation.json",
         {
+            "format": EVALUATION_FORMAT,
             "split": "test",
             "views": {"clips": 3, "flip": True},
             "weights_sha256": "b7" * 32,
@@ -125,13 +142,31 @@ def judge(path: Path, labels: tuple[str, ...] = SIX, skill: float = 2.2) -> Path
             "clips": len(rows),
             "actors": int(rows["actor"].nunique()),
             **describe(probabilities, truth, rows, labels, SEED),
-            "one_view": summarize(per_view[:, 2], truth),
+            "temperature": {**temperature, "actors": 4},
+            "calibration_after": calibration(tempered(probabilities, temperature["value"]), truth),
+            "one_view": summarize(clean, truth),
+            "per_view": view_figures(per_view, truth),
+            "tta": gain_figures(
+                clean, per_view, truth, actors, SEED, clips=3, flip=True, seconds_one=7.6, seconds_all=41.7
+            ),
+            "robustness": {**robustness_figures(clean, disturbed, truth, actors, SEED), "seconds": 91.2},
+            "human": human_figures(rows, labels, synthetic=run.facts["manifest"]["synthetic"]),
             "seconds": 41.7,
             "clips_per_second": 41.4,
             "skipped": [{"clip_id": "crema_1076_MTI_SAD_XX", "reason": "no face in any of 3 frames"}],
+            "twins": {
+                "sources_sha256": "c4" * 32, "compared": 82, "agreement": 81 / 82, "largest_difference": 0.131,
+                "disagreements": [{"clip_id": "ravdess_01-05-01-02-01-12", "label": "angry", "predicted": "angry",
+                                   "twin_predicted": "disgust"}],
+            },
         },
-    )
+    )  # fmt: skip
     write_predictions(run, probabilities, truth, rows, labels)
+    wrong = hardest(read_record(path).predictions)
+    maps = np.zeros((MOMENTS, 7, 7), int)
+    maps[:, 4:6, 2:5] = 100
+    watched = {p.clip_id: {"emotion": p.predicted, "maps": maps.tolist()} for p in wrong}
+    write_json(path / "attention.json", {"weights_sha256": "b7" * 32, "clips": watched})
     return path
 
 
@@ -147,11 +182,13 @@ def make_rows(labels: tuple[str, ...]) -> pd.DataFrame:
                 "dataset": actor.partition("_")[0],
                 "actor": actor,
                 "sex": ("female", "male")[number % 14 % 2],
+                "age": None if actor.startswith("ravdess") else 21 + 5 * (number % 14),
+                "race": "" if actor.startswith("ravdess") else RACES[number % 14 % 3],
                 "intensity": ("normal", "strong", "low", "high", "unspecified")[number % 5],
                 "emotion": labels[number // 14 % len(labels)],
             }
         )
-    return pd.DataFrame(rows)
+    return as_table(pd.DataFrame(rows))
 
 
 def make_store(root: Path, clip_ids: list[str], frames: int = 12, size: int = 160) -> ClipStore:
@@ -207,7 +244,7 @@ def test_a_baseline_of_another_manifest_gets_no_difference(judged: Path, tmp_pat
     other = judge(make_run(tmp_path / "other", arch="single_frame", sha256="9e" * 32), skill=1.1)
     words = plain(page(judged, baseline=other))
     assert "judged on different manifests, so the scores cannot be compared" in words
-    assert "points better" not in words
+    assert "this model is" not in words
 
 
 def test_a_baseline_without_evaluation_is_named_as_such(judged: Path, tmp_path: Path) -> None:
@@ -241,7 +278,7 @@ def test_a_leaky_split_marks_every_section(tmp_path: Path, judged: Path) -> None
     assert "do not quote these scores" in html
     assert "never seen in training" not in html
     sections = re.findall(r"<section.*?</section>", html, re.S)
-    assert len(sections) == 10
+    assert len(sections) == 13
     assert all('<span class="tag">leaky split</span>' in section for section in sections)
     assert "leaky split</span>" not in page(judged)
 
@@ -331,13 +368,144 @@ def test_a_card_tells_the_three_likeliest_emotions_and_always_the_played_one() -
 def test_hard_videos_show_five_moments_inside_the_page(judged: Path, store: ClipStore) -> None:
     html = page(judged, store)
     strips = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" width="600" height="120" alt="([^"]+)"', html)
-    assert len(strips) == 11
-    for data, alt in strips:
+    assert len(strips) == 22
+    for (data, alt), (_, lit) in zip(strips[::2], strips[1::2], strict=True):
         picture = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
         assert picture is not None
         assert picture.shape == (SIDE, MOMENTS * SIDE, 3)
         assert alt.startswith("Five moments of ")
+        assert lit.startswith("The same five moments, lit where the network found what spoke for ")
     assert html.count("no prepared clip at hand") == 1
+
+
+def test_a_strip_is_lit_where_the_map_is_and_dark_elsewhere() -> None:
+    strip = np.full((SIDE, MOMENTS * SIDE, 3), 120, np.uint8)
+    maps = np.zeros((MOMENTS, 4, 4), int)
+    maps[1, 2:, :2] = 100  # the second moment, below on the left
+    lit = heatstrip(strip, maps.tolist()).astype(float).mean(axis=2)
+    place = lit[3 * SIDE // 4, SIDE + SIDE // 4]
+    assert place >= 120
+    assert lit[SIDE // 4, SIDE + 3 * SIDE // 4] < 0.4 * place
+    assert lit[:, :SIDE].max() < 0.4 * place
+    assert lit.shape == strip.shape[:2]
+
+
+def test_a_run_that_was_never_watched_shows_its_hardest_videos_without_light(
+    judged: Path, store: ClipStore, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(judged, tmp_path / "run"))
+    (run / "attention.json").unlink()
+    html = page(run, store)
+    assert html.count(STRIP) == 11
+    assert "Grad-CAM" not in html
+
+
+def test_an_evaluation_of_another_version_is_refused_with_the_next_command(judged: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(judged, tmp_path / "run"))
+    write_json(run / "evaluation.json", {**read_json(run / "evaluation.json"), "format": 1})
+    with pytest.raises(UserError, match="made by another version; make it anew: python -m trainer evaluate"):
+        write_report(run, None)
+
+
+def section(html: str, name: str) -> str:
+    return plain(re.search(f'<section id="{name}".*?</section>', html, re.S).group())  # type: ignore[union-attr]
+
+
+def test_people_s_scores_stand_beside_the_model_s_and_name_their_source(judged: Path) -> None:
+    html = page(judged)
+    head = plain(re.search(r"<header.*?</header>", html, re.S).group())  # type: ignore[union-attr]
+    assert "People's WAR, one answer CREMA-D, face only 58.2 %" in head.replace("&#39;", "'")
+    crema = read_json(judged / "evaluation.json")["groups"]["dataset"][0]
+    assert f"The model is right in {100 * crema['war']:.1f} % (WAR)" in section(html, "corpora")
+    assert "Cao et al. 2014" in section(html, "corpora")
+
+
+def test_drawn_faces_are_not_compared_with_people(tmp_path: Path) -> None:
+    html = page(judge(make_run(tmp_path / "drawn", synthetic=True)))
+    assert "WAR, one answer" not in html
+    assert "without the sound" not in html
+
+
+def test_groups_come_with_their_intervals_and_the_largest_gap(judged: Path) -> None:
+    evaluation = read_json(judged / "evaluation.json")
+    words = section(page(judged), "people")
+    for name in ("sex", "age", "race", "intensity"):
+        for row in evaluation["groups"][name]:
+            low, high = row["war_interval"]
+            assert (
+                f"{row['name']} {row['clips']} {row['actors']} {100 * row['war']:.1f} {100 * low:.0f}–{100 * high:.0f}"
+                in words
+            )
+    gap = evaluation["gaps"]["sex"]
+    assert f"{gap['better'].capitalize()} is read {100 * gap['gap']:.1f} points better than {gap['worse']}" in words
+
+
+def test_a_kind_of_group_that_nobody_knows_is_left_out_and_said_so(judged: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(judged, tmp_path / "run"))
+    evaluation = read_json(run / "evaluation.json")
+    evaluation["groups"]["race"] = [{**evaluation["groups"]["race"][0], "name": "unknown"}]
+    write_json(run / "evaluation.json", evaluation)
+    words = section(page(run), "people")
+    assert "as the corpus names it" not in words
+    assert "The manifest does not know the actors' race." in words.replace("&#39;", "'")
+
+
+def test_confidence_is_shown_before_and_after_the_temperature(judged: Path) -> None:
+    evaluation = read_json(judged / "evaluation.json")
+    html = page(judged)
+    words = section(html, "confidence")
+    before, after = (100 * evaluation[key]["ece"] for key in ("calibration", "calibration_after"))
+    assert f"ECE % error of the confidence {before:.1f} {after:.1f}" in words
+    assert f"After temperature {evaluation['temperature']['value']:.2f}" in words
+    assert html.count("how sure it says it is, %") == 2
+
+
+def test_every_way_to_look_is_told_with_its_gain_and_time(judged: Path) -> None:
+    ways = read_json(judged / "evaluation.json")["tta"]
+    words = section(page(judged), "gain")
+    assert f"1 clip 1 {100 * ways[0]['uar']:.1f} 26 ms" in words
+    assert f"3 clips, each mirrored too 6 {100 * ways[2]['uar']:.1f} +{100 * ways[2]['gain']:.1f}" in words
+    assert "the 1,728 views of all videos score" in words
+    assert "once in each of 18 disturbances" in words
+
+
+def test_every_disturbance_is_told_with_what_is_left(judged: Path) -> None:
+    figures = read_json(judged / "evaluation.json")["robustness"]
+    words = section(page(judged), "robustness")
+    for variant in figures["variants"]:
+        assert f"{variant['severity']} {100 * variant['uar']:.1f}" in words
+    worst = max(figures["variants"], key=lambda v: v["lost"])
+    assert f"Costliest is {worst['name']}" in words
+    assert f"undisturbed, {100 * figures['clean']['uar']:.1f} %" in words
+
+
+def test_the_disturbances_that_a_frame_can_show_are_shown(judged: Path, store: ClipStore, tmp_path: Path) -> None:
+    first = read_record(judged).predictions[0].clip_id
+    shown = sample_pictures(make_store(tmp_path, [first]), first, 96)
+    names = {sample["name"] for sample in shown}
+    assert shown[0]["name"] == UNDISTURBED
+    assert names - {UNDISTURBED} == {d.name for d in DISTURBANCES} - {"frames lost", "lower frame rate"}
+    assert len({sample["picture"] for sample in shown}) == len(shown)
+    html = page(judged, ClipStore(tmp_path))
+    assert html.count('width="96" height="96"') == len(shown)
+    assert "How it looks" not in page(judged)
+
+
+def test_what_was_not_measured_has_no_section(judged: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(judged, tmp_path / "run"))
+    evaluation = read_json(run / "evaluation.json")
+    del evaluation["twins"]
+    write_json(run / "evaluation.json", {**evaluation, "robustness": None})
+    html = page(run)
+    assert 'id="robustness"' not in html
+    assert 'id="twins"' not in html
+    assert "disturbances" not in html
+
+
+def test_takes_whose_files_disagree_are_named(judged: Path) -> None:
+    words = section(page(judged), "twins")
+    assert "81 of 82 takes get the same answer" in words
+    assert "ravdess_01-05-01-02-01-12 angry angry disgust" in words
 
 
 def test_without_prepared_clips_the_page_says_why_there_are_no_pictures(judged: Path) -> None:
@@ -421,7 +589,7 @@ def test_in_a_browser_nothing_sticks_out_is_fetched_or_complained_of(
     assert browser.evaluate(TOO_WIDE) == []
     assert browser.requests() == [widest.resolve().as_uri()]
     assert browser.complaints() == []
-    assert browser.evaluate("[...document.images].every(i => i.naturalWidth === 600)")
+    assert browser.evaluate("[...document.images].every(i => [600, 96, 224].includes(i.naturalWidth))")
 
 
 # Cells and headings whose words are wider than their own box, and SVG texts that leave their drawing.
@@ -446,5 +614,5 @@ def test_in_a_browser_the_page_follows_the_reader_s_theme(browser: Browser, wide
 def test_in_a_browser_every_entry_of_the_list_of_sections_leads_somewhere(browser: Browser, widest: Path) -> None:
     browser.open(widest, 1600)
     lost = "[...document.querySelectorAll('nav a')].filter(a => !document.querySelector(a.hash)).map(a => a.hash)"
-    assert browser.evaluate("document.querySelectorAll('nav a').length") == 11
+    assert browser.evaluate("document.querySelectorAll('nav a').length") == 14
     assert browser.evaluate(lost) == []

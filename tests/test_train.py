@@ -1,23 +1,21 @@
 """Training learns, repeats itself bit for bit, and loses nothing when it is stopped. Run: pytest tests/test_train.py"""
 
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from toys import TINY, make_corpus
+from toys import fit_words, make_corpus, start_training, wait_until
 
 from manifests.errors import UserError
 from trainer.__main__ import main
 from trainer.checkpoint import load_checkpoint, save_checkpoint
 from trainer.run import read_json, read_metrics
-from trainer.train import class_weights, rate_at
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +23,8 @@ def corpus(tmp_path_factory):
     return make_corpus(tmp_path_factory.mktemp("toys"))
 
 
-def arguments(corpus, run, *settings):
-    manifest, clips = corpus
-    return [
-        "fit", "--config", "demo.yaml", "--manifest", str(manifest), "--clips", str(clips), "--run", str(run),
-        *TINY, *settings,
-    ]  # fmt: skip
-
-
 def fit(corpus, run, *settings):
-    return main(arguments(corpus, run, *settings))
+    return main(fit_words(corpus, run, *settings))
 
 
 def weights(run):
@@ -67,10 +57,11 @@ def test_the_run_directory_holds_what_the_contract_names(trained):
     names = {path.name for path in trained.iterdir()}
     assert names == {
         "run.json", "status.json", "metrics.jsonl", "log.txt", "checkpoints", "model.safetensors", "evaluation.json",
-        "predictions.csv", "report.html", "outcome.json",
+        "predictions.csv", "attention.json", "report.html", "model_card.md", "outcome.json",
     }  # fmt: skip
     assert read_json(trained / "outcome.json")["outcome"] == "finished"
-    assert read_json(trained / "run.json")["manifest"]["counts"]["test"] == {"clips": 16, "actors": 2}
+    some = {"clips": 16, "actors": 2}
+    assert read_json(trained / "run.json")["manifest"]["counts"]["test"] == some | {"datasets": {"ravdess": some}}
     lines = read_metrics(trained)
     assert [line["epoch"] for line in lines if line["kind"] == "evaluation"] == list(range(12))
     assert [line["step"] for line in lines if line["kind"] == "step"] == list(range(10, 97, 10))
@@ -88,6 +79,12 @@ def test_a_run_directory_of_other_settings_is_refused_with_the_difference(traine
     assert "holds another run: config.optim.lr is 0.005 there and 0.001 here" in capsys.readouterr().err
 
 
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(trained, corpus, tmp_path, capsys):
+    shutil.copytree(trained / "checkpoints", tmp_path / "run" / "checkpoints")
+    assert fit(corpus, tmp_path / "run", "optim.epochs=12", "model.se_ratio=null") == 2
+    assert "are those of another run: config.model.se_ratio is 0.0625 there and None here" in capsys.readouterr().err
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(corpus, tmp_path):
     for name, seed, workers in (("a", 1, 0), ("b", 1, 2), ("c", 2, 0)):
         settings = ("optim.epochs=1", f"seed={seed}", f"data.workers={workers}")
@@ -96,19 +93,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(corpus, tm
     assert any(not torch.equal(v, weights(tmp_path / "c")[k]) for k, v in weights(tmp_path / "a").items())
 
 
-def start(corpus, run):
-    command = [sys.executable, "-m", "trainer", *arguments(corpus, run, "optim.epochs=4")]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ)
-
-
 def wait_for_step(run, step):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        status = read_json(run / "status.json")
-        if status and status.get("step", 0) >= step:
-            return
-        time.sleep(0.02)
-    pytest.fail(f"no step {step} within a minute")
+    wait_until(lambda: (read_json(run / "status.json") or {}).get("step", 0) >= step, f"step {step} is done")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +111,7 @@ def test_a_signal_saves_and_ends_and_the_next_start_gives_the_same_weights(
     corpus, tmp_path, undisturbed, signum, code, word
 ):
     run = tmp_path / "run"
-    process = start(corpus, run)
+    process = start_training(corpus, run, "optim.epochs=4")
     wait_for_step(run, 3)
     process.send_signal(signum)
     _, said = process.communicate(timeout=30)
@@ -137,14 +123,16 @@ def test_a_signal_saves_and_ends_and_the_next_start_gives_the_same_weights(
     assert_same_weights(run, undisturbed)
 
 
-def test_a_killed_run_goes_on_with_the_same_weights_and_no_metric_missing_or_double(corpus, tmp_path, undisturbed):
+def test_a_killed_run_goes_on_with_other_workers_to_the_same_weights_and_no_metric_missing_or_double(
+    corpus, tmp_path, undisturbed
+):
     run = tmp_path / "run"
-    process = start(corpus, run)
+    process = start_training(corpus, run, "optim.epochs=4")
     wait_for_step(run, 18)
     process.kill()
     process.communicate(timeout=30)
     assert not (run / "outcome.json").exists()
-    assert fit(corpus, run, "optim.epochs=4") == 0
+    assert fit(corpus, run, "optim.epochs=4", "data.workers=2") == 0
     assert_same_weights(run, undisturbed)
     timeless = [
         [
@@ -175,7 +163,7 @@ def test_more_videos_in_a_batch_than_there_are_is_refused(corpus, tmp_path, caps
 
 def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path):
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, step, {"step": step})
+        save_checkpoint(tmp_path, f"step-{step:08d}", {"step": step})
     assert len(list(tmp_path.glob("step-*.pt"))) == 2
     newest = tmp_path / "step-00000003.pt"
     newest.write_bytes(newest.read_bytes()[:-100])
@@ -192,7 +180,8 @@ def test_a_kill_while_writing_a_checkpoint_leaves_the_one_before(tmp_path):
         "folder, step = pathlib.Path(sys.argv[1]), 0\n"
         "while True:\n"
         "    step += 1\n"
-        "    save_checkpoint(folder, step, {'step': step, 'weights': torch.full((200_000,), float(step))})\n"
+        "    state = {'step': step, 'weights': torch.full((200_000,), float(step))}\n"
+        "    save_checkpoint(folder, f'step-{step:08d}', state)\n"
     )
     for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
@@ -203,22 +192,6 @@ def test_a_kill_while_writing_a_checkpoint_leaves_the_one_before(tmp_path):
         process.wait()
         state = load_checkpoint(tmp_path)
         assert (state["weights"] == state["step"]).all()
-
-
-def test_the_rate_rises_then_falls_to_nothing():
-    rates = [rate_at(step, 100, 0.1) for step in range(101)]
-    assert np.argmax(rates) == 10
-    assert rates[10] == pytest.approx(1.0)
-    assert (np.diff(rates[:11]) > 0).all()
-    assert (np.diff(rates[10:]) < 0).all()
-    assert rates[100] == pytest.approx(0.0)
-
-
-def test_rare_classes_weigh_more_and_the_mean_weight_is_one():
-    labels = np.array([0] * 9 + [1])
-    weight = class_weights(labels, 2).numpy()
-    assert weight[1] / weight[0] == pytest.approx(3.0)
-    assert weight[labels].mean() == pytest.approx(1.0)
 
 
 def test_status_is_always_whole_json(trained):

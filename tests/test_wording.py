@@ -62,6 +62,7 @@ def plain(text: str) -> str:
         (wording.model({"arch": "slowfast", "depth": 50, "se_ratio": 0.06}), "SlowFast-R50 with SE"),
         (wording.model({"arch": "slowfast", "depth": 18, "se_ratio": None}), "SlowFast-R18"),
         (wording.model({"arch": "single_frame"}), "single-frame ResNet-18"),
+        (wording.model({"arch": "r3d18", "depth": 50, "se_ratio": 0.06}), "R3D-18"),
         (wording.people({"clips": 672, "actors": 1}), "672 videos of 1 actor"),
     ],
 )

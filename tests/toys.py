@@ -3,6 +3,11 @@
 Only the order of the frames tells them apart, so a model without time cannot rise above chance.
 """
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -47,8 +52,9 @@ def write_clips(root: Path, rows: list[dict[str, str]]) -> None:
     for number, row in enumerate(rows):
         key = rule.key(f"{number:064x}")
         meta = {
-            "clip_id": row["clip_id"], "frames": 12, "seconds": 1.0, "box_x": 0, "box_y": 0, "box_side": SIZE,
-            "face_size": SIZE, "score": 0.9, "miss_rate": 0.0, "rule": asdict(rule),
+            "clip_id": row["clip_id"], "source_sha256": f"{number:064x}",
+            "frames": 12, "seconds": 1.0, "box_x": 0, "box_y": 0, "box_side": SIZE, "face_size": SIZE, "score": 0.9,
+            "miss_rate": 0.0, "rule": asdict(rule),
         }  # fmt: skip
         path = write_clip(root, key, [encode_frame(f) for f in film(row["emotion"], number)], np.arange(12) / 12, meta)
         prepared.append(index_row(row["clip_id"], row["actor"], row["path"], read_clip(path)))
@@ -64,3 +70,29 @@ def film(label: str, number: int) -> np.ndarray:
     for index, half in enumerate(np.linspace(2, 13, 12).astype(int)):
         frames[index, y - half : y + half, x - half : x + half] = colour
     return frames if label == "grows" else frames[::-1]
+
+
+def fit_words(corpus: tuple[Path, Path], run: Path, *settings: str) -> list[str]:
+    """The words behind `python -m trainer` that train a tiny SlowFast on a toy corpus."""
+    manifest, clips = corpus
+    return [
+        "fit", "--config", "demo.yaml", "--manifest", str(manifest), "--clips", str(clips), "--run", str(run),
+        *TINY, *settings,
+    ]  # fmt: skip
+
+
+def start_training(
+    corpus: tuple[Path, Path], run: Path, *settings: str, launcher: tuple[str, ...] = ("-m",)
+) -> subprocess.Popen[str]:
+    """A training process of its own; `launcher` is what stands between python and the module's name."""
+    return subprocess.Popen(
+        [sys.executable, *launcher, "trainer", *fit_words(corpus, run, *settings)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain until {what}"
+        time.sleep(0.02)

@@ -1,0 +1,161 @@
+"""Two processes under torchrun learn and judge what one does.
+
+Real processes over gloo; each start takes seconds, so there are few.
+"""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from toys import TINY, fit_words, make_corpus
+
+from manifests.table import read_manifest, write_manifest
+from trainer.__main__ import main
+from trainer.evaluate import predict_views
+from trainer.processes import Processes
+from trainer.run import read_json, read_metrics
+
+# What two processes compute as one does: BatchNorm over half a batch is another function, each drops out by itself, and
+# AdamW divides a gradient by its own size, so that where there is hardly any the last bit decides.
+ALIKE = (
+    "optim.batchnorm=frozen", "model.dropout=0", "optim.name=sgd",
+    "optim.epochs=4", "evaluation.robustness=true",
+)  # fmt: skip
+TIMES = ("seconds", "clips_per_second", "seconds_per_video", "time", "data_wait")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """An odd number of videos to validate and to test on: no two processes can share them evenly."""
+    manifest, clips = make_corpus(tmp_path_factory.mktemp("toys"))
+    known = read_manifest(manifest)
+    odd = known.rows.drop([known.rows.index[known.rows["split"] == split][0] for split in ("val", "test")])
+    facts = {key: known.facts[key] for key in ("labels", "leaky", "synthetic")}
+    write_manifest(manifest, odd.reset_index(drop=True), facts)
+    return manifest, clips
+
+
+@pytest.fixture(scope="module")
+def one(corpus, tmp_path_factory):
+    run = tmp_path_factory.mktemp("one") / "run"
+    assert main(fit_words(corpus, run, *ALIKE)) == 0
+    return run
+
+
+def start_two(words):
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--", "trainer",
+         *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def two(corpus, tmp_path_factory):
+    run = tmp_path_factory.mktemp("two") / "run"
+    process = start_two(fit_words(corpus, run, *ALIKE))
+    said, complained = process.communicate(timeout=240)
+    assert process.returncode == 0, complained
+    assert said.count("slowfast: UAR ") == 1
+    return run
+
+
+def timeless(value):
+    """The same figures without those that the clock made."""
+    if isinstance(value, dict):
+        return {key: timeless(each) for key, each in value.items() if key not in (*TIMES, "weights_sha256")}
+    return [timeless(each) for each in value] if isinstance(value, list) else value
+
+
+def assert_close(first, second, path="", tolerance=1e-5):
+    assert type(first) is type(second), path
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), path
+        for key in first:
+            assert_close(first[key], second[key], f"{path}.{key}", tolerance)
+    elif isinstance(first, list):
+        assert len(first) == len(second), path
+        for place, pair in enumerate(zip(first, second, strict=True)):
+            assert_close(*pair, f"{path}[{place}]", tolerance)
+    else:
+        assert first == (pytest.approx(second, abs=tolerance) if isinstance(first, float) else second), path
+
+
+def test_two_processes_learn_and_judge_as_one_does(one, two):
+    assert len(pd.read_csv(two / "predictions.csv")) == 15
+    assert read_json(two / "run.json")["processes"] == 2
+    assert_close(timeless(read_json(one / "evaluation.json")), timeless(read_json(two / "evaluation.json")))
+    ours, theirs = (pd.read_csv(run / "predictions.csv", index_col="clip_id") for run in (one, two))
+    pd.testing.assert_frame_equal(ours, theirs, rtol=0, atol=1e-5)
+    for ours, theirs in zip(read_metrics(one), read_metrics(two), strict=True):
+        assert_close(timeless(ours), timeless(theirs))
+    assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
+
+
+def test_two_processes_run_the_folds_of_a_protocol_together_and_one_of_them_pools(corpus, tmp_path):
+    manifest, clips = corpus
+    inputs = ["--protocol", "actors", "--folds", "2", "--config", "demo.yaml", "--manifest", str(manifest)]
+    words = ["crossval", *inputs, "--clips", str(clips), "--out", str(tmp_path / "cv"), *TINY, "optim.epochs=1"]
+    process = start_two(words)
+    said, complained = process.communicate(timeout=240)
+    assert process.returncode == 0, complained
+    assert len(pd.read_csv(tmp_path / "cv" / "predictions.csv")) == len(read_manifest(manifest).rows)
+    assert said.count("report: ") == 2  # one for each fold
+    assert said.count("page: ") == 1
+
+
+class Mean(nn.Module):
+    """As logits the means over each colour."""
+
+    def forward(self, clips):
+        return clips.mean(dim=(2, 3, 4))
+
+
+class Films(torch.utils.data.Dataset):
+    """Two views of a film whose pixels are its number; remembers who was looked at."""
+
+    def __init__(self, count):
+        self.count, self.seen = count, []
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, row):
+        self.seen.append(row)
+        return torch.full((2, 2, 3, 1, 1), row, dtype=torch.uint8), row
+
+
+class Apart(Processes):
+    """One of several processes that are run one after the other; keeps what it would have sent."""
+
+    def gather_shares(self, rows, total):
+        self.__dict__["sent"] = rows
+        return rows
+
+
+@settings(deadline=None)
+@given(total=st.integers(1, 25), world=st.integers(1, 6), batch=st.integers(1, 4))
+def test_every_video_is_looked_at_once_by_one_process_and_all_are_told_equally_often(total, world, batch):
+    films = Films(total)
+    how = {"arch": "r3d18", "batch": batch, "workers": 0, "flip": False}
+    alone = predict_views(Mean(), Films(total), torch.device("cpu"), **how)
+    told, whole = [], torch.full_like(alone, float("nan"))
+    for rank in range(world):
+        process, calls = Apart(rank, world), []
+        predict_views(Mean(), films, torch.device("cpu"), **how, each=calls.append, processes=process)
+        if len(process.sent):
+            whole[rank::world] = process.sent
+        told.append(len(calls))
+        assert calls[-1] == total or rank
+        assert np.all(np.diff(calls) >= 0)
+    assert sorted(films.seen) == list(range(total))
+    assert len(set(told)) == 1
+    torch.testing.assert_close(whole, alone)
