@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cloud import IMAGE_PARAMETER, REGION, Cloud, cloud
@@ -354,8 +355,8 @@ def test_destroy_believes_cloudwatch_before_it_counts(desk: Desk) -> None:
     desk.aws.client("s3").create_bucket(Bucket="large")
     names = {"BucketName": "large", "StorageType": "StandardStorage"}
     dimensions = [{"Name": key, "Value": value} for key, value in names.items()]
-    point: dict[str, Any] = {"MetricName": "BucketSizeBytes", "Dimensions": dimensions, "Value": 100.0 * 2**30, "Unit": "Bytes"}
-    point["Timestamp"] = datetime.now(UTC) - timedelta(days=1)  # as AWS does: once a day, and late
+    point: dict[str, Any] = {"MetricName": "BucketSizeBytes", "Dimensions": dimensions, "Value": 100.0 * 2**30}
+    point |= {"Unit": "Bytes", "Timestamp": datetime.now(UTC) - timedelta(days=1)}  # once a day, and late
     desk.aws.client("cloudwatch").put_metric_data(Namespace="AWS/S3", MetricData=[point])
     desk.publish(replace(OUTPUTS, bucket="large"))
     done = desk.make("destroy", "--dry-run")

@@ -5,17 +5,17 @@ from typing import Any
 
 from infra.ops import storage
 from infra.ops.command import parser, print_json, run, say
-from infra.ops.door import client, stack_outputs
+from infra.ops.door import stack_outputs
 from infra.ops.errors import UserError
+from infra.ops.fleet import find_machines
 from infra.ops.stack import cli, pulumi, read_settings
-from infra.outputs import Outputs, tags
+from infra.outputs import Outputs
 
 EXAMPLES = """
 make destroy
 make destroy YES=1 STACK=team
 python -m infra.ops.destroy --dry-run --json
 """
-LIVE = ["pending", "running", "stopping", "stopped", "shutting-down"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,7 +37,7 @@ def destroy(stack: str, yes: bool, force: bool, dry_run: bool, as_json: bool) ->
         raise UserError("no AWS region is set; `pulumi config set aws:region REGION` or AWS_REGION chooses one")
     if not (yes or dry_run or sys.stdin.isatty()):
         raise UserError("there is no terminal to ask on; say `make destroy YES=1`, or DRY=1 to see what would stay")
-    machines = live_machines(stack, settings.region)
+    machines = [machine.id for machine in find_machines(settings.region, stack)]
     if machines and not (force or dry_run):
         raise UserError(
             f"{len(machines)} machine(s) of the stack run ({', '.join(machines)}); `make stop` saves and ends them"
@@ -52,19 +52,6 @@ def destroy(stack: str, yes: bool, force: bool, dry_run: bool, as_json: bool) ->
         print_json(stays)
     elif outputs and not dry_run:
         say(f"the stack {stack} is gone" + (f"; `make up` takes {outputs.bucket} up again" if stays else ""))
-
-
-def live_machines(stack: str, region: str) -> list[str]:
-    """Ids of the machines that bear the stack's label and are not gone, in a group or astray."""
-    filters: list[dict[str, Any]] = [{"Name": "instance-state-name", "Values": LIVE}]
-    filters += [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags(stack).items()]
-    pages = client("ec2", region).get_paginator("describe_instances").paginate(Filters=filters)
-    return [
-        machine["InstanceId"]
-        for page in pages
-        for reservation in page["Reservations"]
-        for machine in reservation["Instances"]
-    ]
 
 
 def known_outputs(stack: str, region: str) -> Outputs | None:
