@@ -137,7 +137,7 @@ def test_doctor_gives_each_thing_a_tick_or_a_cure_and_its_exit_code_says_which(d
     done = desk.make("doctor", "--json")
     assert done.returncode == 1
     found = {check["name"]: check for check in json.loads(done.stdout)}
-    ticks = {name for name, check in found.items() if check["ok"]}
+    ticks = {name for name, check in found.items() if check["ok"]} - {"Docker"}  # this machine may have one
     assert ticks == {
         "Pulumi CLI",
         "region",
