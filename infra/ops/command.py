@@ -9,6 +9,8 @@ from typing import Any
 
 from infra.ops import door
 from infra.ops.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from infra.ops.stack import read_settings
+from infra.outputs import Outputs
 
 
 def parser(verb: str, what: str, examples: str) -> argparse.ArgumentParser:
@@ -41,6 +43,14 @@ def run(work: Callable[[], int | None]) -> int:
         if (told := door.sentence(error)) is None:
             raise
         return _tell(told)
+
+
+def outputs_of(stack: str) -> Outputs:
+    """What a stack published in its region; raises UserError if there is no such region or stack."""
+    region = read_settings(stack).region
+    if region is None:
+        raise UserError("no AWS region is set; `pulumi config set aws:region REGION` or AWS_REGION chooses one")
+    return door.stack_outputs(stack, region)
 
 
 def say(text: str) -> None:
