@@ -89,8 +89,8 @@ def test_an_aws_that_is_not_there_is_a_sentence(
 def test_a_person_without_credentials_is_told_how_to_get_some(tmp_path: Path) -> None:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     clean |= {"AWS_EC2_METADATA_DISABLED": "true", "AWS_REGION": "us-east-1", "HOME": str(tmp_path)}
-    code = "from infra.ops.command import run; from infra.ops import door, destroy; "
-    code += "raise SystemExit(run(lambda: destroy.live_machines('dev', 'us-east-1')))"
+    code = "from infra.ops.command import run; from infra.ops import fleet; "
+    code += "raise SystemExit(run(lambda: len(fleet.find_machines('us-east-1'))))"
     done = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: AWS does not know who you are; `aws configure sso` or `aws configure` sets that up\n"

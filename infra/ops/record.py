@@ -130,12 +130,10 @@ def choose_run(outputs: Outputs, run_id: str | None) -> str:
 
 
 def _put(outputs: Outputs, name: str, data: bytes, *, new: bool) -> bool:
-    from botocore.exceptions import ClientError
-
-    only = {"IfNoneMatch": "*"} if new else {}
+    s3, only = client("s3", outputs.region), {"IfNoneMatch": "*"} if new else {}
     try:
-        client("s3", outputs.region).put_object(Bucket=outputs.bucket, Key=name, Body=data, **only)
-    except ClientError as error:
+        s3.put_object(Bucket=outputs.bucket, Key=name, Body=data, **only)
+    except s3.exceptions.ClientError as error:
         # 409: two such requests at the same moment; the other one wins.
         if new and error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict"):
             return False
