@@ -1,6 +1,7 @@
 """The command line of the data, `python -m manifests VERB`: it only composes, the work is in the modules it calls."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -246,6 +247,8 @@ def add_prepare(subparsers: Any) -> None:
           {PROGRAM} prepare manifest.csv --root data --out clips
           {PROGRAM} prepare manifest.csv --root data --out clips160 --size 160 --workers 8
           {PROGRAM} prepare manifest.csv --root data --out upright --roll
+          {PROGRAM} prepare manifest.csv --root data --out /shared/clips --part 2/4    # on the second of four machines
+          torchrun --nproc-per-node 1 --nnodes 4 -m -- manifests prepare ...  # its part by itself
         """,
     )
     parser.add_argument("manifest", type=Path)
@@ -269,6 +272,20 @@ def add_prepare(subparsers: Any) -> None:
         "--roll", action="store_true", help="turn each frame so that the head is upright, by one smooth angle over time"
     )
     parser.add_argument("--workers", metavar="N", type=int, help="processes (default: one per core)")
+    parser.add_argument(
+        "--part",
+        metavar="K/N",
+        type=read_part,
+        default=(int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1))),
+        help="only the K-th of N shares of the takes; under torchrun each process has its own (default: all)",
+    )
+
+
+def read_part(text: str) -> tuple[int, int]:
+    number, _, parts = text.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part; say 2/4 for the second of four")
+    return int(number), int(parts)
 
 
 def run_prepare(options: argparse.Namespace) -> int:
@@ -283,9 +300,10 @@ def run_prepare(options: argparse.Namespace) -> int:
         options.no_face,
         options.roll,
         options.workers,
+        options.part,
     )
     print(summary.sentence(options.out))
-    return 0 if summary.prepared else 1
+    return 1 if summary.rejected and not summary.prepared else 0
 
 
 def add_sheet(subparsers: Any) -> None:

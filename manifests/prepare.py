@@ -1,7 +1,8 @@
 """From a manifest to prepared clips: each take is decoded once, its face found, and one square crop of it stored.
 
 Safe to interrupt, to run twice, to run two at once: a clip is there whole or not at all, under a name that says
-what it was made from, and index.csv follows from what is there.
+what it was made from, and index.csv follows from what is there. So several processes or machines that share the
+folder may each take a part of the takes.
 """
 
 import time
@@ -72,7 +73,9 @@ class Summary:
 
     def sentence(self, out: Path, named: int = 10) -> str:
         """What to tell the user: counts, and the first rejected clips by name."""
-        if not self.prepared:
+        if not self.prepared and not self.rejected:
+            head = "nothing to do: there are more parts than takes"
+        elif not self.prepared:
             head = f"no clip could be prepared: all {len(self.rejected)} were rejected, see {out / 'rejected.csv'}"
         elif not self.changed:
             head = f"nothing to do: {self.prepared} clips are prepared in {out}"
@@ -95,14 +98,17 @@ def prepare(
     no_face: str = "reject",
     roll: bool = False,
     workers: int | None = None,
+    part: tuple[int, int] = (1, 1),
 ) -> Summary:
     """Make the prepared clip of every take of the manifest that `out` does not hold yet; videos lie under `root`.
 
+    `part` (2, 4) is the second of four equal shares of the takes: four such calls do the whole.
     Takes that cannot be prepared are named with the reason in `out`/rejected.csv. Raises UserError when manifest or
     folders do not fit, and when `out` cannot be written to.
     """
     root, out = Path(root), Path(out)
-    takes = _takes(Path(manifest_path))
+    number, parts = part
+    takes = _takes(Path(manifest_path))[number - 1 :: parts]
     if not root.is_dir():
         raise UserError(f"there is no folder {root}: give as --root the folder that the manifest's paths start from")
     weights_path()

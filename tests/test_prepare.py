@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from manifests import crops
+from manifests.__main__ import main
 from manifests.clipfile import clip_path, read_clip
 from manifests.clips import ClipStore, read_index, read_rejected
 from manifests.errors import UserError
@@ -238,6 +239,32 @@ def test_two_at_once_on_one_folder_lose_nothing(corpus: Path, tmp_path: Path) ->
     assert_whole(tmp_path)
     assert len(ClipStore(tmp_path)) == 6
     assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_parts_at_once_do_the_whole_and_none_does_what_is_anothers(corpus: Path, tmp_path: Path) -> None:
+    # The first is told its part, the second is started as torchrun would.
+    named = {**os.environ, "RANK": "1", "WORLD_SIZE": "2"}
+    jobs = [
+        subprocess.Popen(command(corpus, tmp_path, "--part", "1/2"), stdout=subprocess.PIPE, text=True),
+        subprocess.Popen(command(corpus, tmp_path), stdout=subprocess.PIPE, text=True, env=named),
+    ]
+    said = [process.communicate(timeout=120)[0] for process in jobs]
+    assert [process.returncode for process in jobs] == [0, 0]
+    assert all(text.startswith(f"3 clips are prepared in {tmp_path}, 3 of them now") for text in said)
+    assert (
+        prepare(corpus / "m.csv", corpus, tmp_path, workers=1).sentence(tmp_path).startswith("nothing to do: 6 clips")
+    )
+
+
+def test_a_part_beyond_the_takes_has_nothing_to_do_and_no_part_is_a_mistake(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = command(corpus, tmp_path)[3:]
+    assert main([*line, "--part", "9/9"]) == 0
+    assert "more parts than takes" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*line, "--part", "3/2"])
+    assert "say 2/4 for the second of four" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(corpus: Path, tmp_path: Path) -> None:
