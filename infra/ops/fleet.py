@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from infra.ops.door import client
+from infra.ops.errors import UserError
 from infra.outputs import PROJECT, Outputs
 
 LIVE = ["pending", "running", "stopping", "stopped", "shutting-down"]
@@ -33,6 +34,7 @@ class Group:
     limit: int
     instances: tuple[str, ...]  # ids, in any state of life
     deadline: datetime | None  # when AWS empties it
+    zones: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -68,8 +70,12 @@ def _machine(found: dict[str, Any]) -> Machine:
 
 
 def read_group(outputs: Outputs) -> Group:
+    """The stack's group; raises UserError if somebody has removed it."""
     autoscaling = client("autoscaling", outputs.region)
-    found = autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[outputs.asg])["AutoScalingGroups"][0]
+    named = autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[outputs.asg])["AutoScalingGroups"]
+    if not named:
+        raise UserError(f"the group {outputs.asg} is not in {outputs.region} any more; `make up` makes it anew")
+    found = named[0]
     actions = autoscaling.describe_scheduled_actions(AutoScalingGroupName=outputs.asg)["ScheduledUpdateGroupActions"]
     times = [action["StartTime"] for action in actions if action["ScheduledActionName"] == DEADLINE]
     return Group(
@@ -77,6 +83,7 @@ def read_group(outputs: Outputs) -> Group:
         limit=found["MaxSize"],
         instances=tuple(machine["InstanceId"] for machine in found["Instances"]),
         deadline=times[0] if times else None,
+        zones=tuple(sorted(found["AvailabilityZones"])),
     )
 
 
@@ -85,6 +92,16 @@ def set_deadline(outputs: Outputs, when: datetime) -> None:
     client("autoscaling", outputs.region).put_scheduled_update_group_action(
         AutoScalingGroupName=outputs.asg, ScheduledActionName=DEADLINE, StartTime=when, DesiredCapacity=0
     )
+
+
+def clear_deadline(outputs: Outputs) -> None:
+    """Forget the hour at which the group is emptied, for nothing is left in it; forgotten already is as good."""
+    autoscaling = client("autoscaling", outputs.region)
+    try:
+        autoscaling.delete_scheduled_action(AutoScalingGroupName=outputs.asg, ScheduledActionName=DEADLINE)
+    except autoscaling.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationError":
+            raise
 
 
 def set_market(outputs: Outputs, market: str) -> None:

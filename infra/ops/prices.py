@@ -1,0 +1,123 @@
+"""What machines cost: AWS's own price lists, and the arithmetic from a cap in dollars to a deadline.
+
+Spot prices are those of the moment, by zone; on-demand ones come from the price list, which lives in us-east-1 whatever
+the region. Where that is silent the table below speaks, and it is said so.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from infra.ops.door import client
+from infra.ops.errors import UserError
+
+PRICE_LIST_REGION = "us-east-1"
+# Dollars an hour of Linux machines in us-east-1, August 2026 (https://aws.amazon.com/ec2/pricing/on-demand/).
+TABLE_DATE = "us-east-1, August 2026"
+TABLE = {
+    "g4dn.xlarge": 0.526,
+    "g4dn.2xlarge": 0.752,
+    "g4dn.4xlarge": 1.204,
+    "g4dn.12xlarge": 3.912,
+    "g5.xlarge": 1.006,
+    "g5.2xlarge": 1.212,
+    "g5.4xlarge": 1.624,
+    "g5.12xlarge": 5.672,
+    "g5.48xlarge": 16.288,
+    "g6.xlarge": 0.8048,
+    "g6.2xlarge": 0.9776,
+    "g6.4xlarge": 1.3232,
+    "g6.12xlarge": 4.6016,
+    "g6.48xlarge": 13.3504,
+    "g6e.xlarge": 1.861,
+    "g6e.2xlarge": 2.2421,
+}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One machine at a price; a `zone` of its own on the spot market only."""
+
+    type: str
+    market: str  # spot or on-demand
+    price: float  # dollars an hour
+    zone: str = ""
+    source: str = ""  # where the price is from, if not from AWS now
+
+
+def on_demand(types: Iterable[str], region: str) -> list[Offer]:
+    """The list price of each type. Raises UserError for a type that neither AWS nor the table knows a price of."""
+    return [_listed(name, region) for name in types]
+
+
+def spot(types: Iterable[str], region: str, zones: Iterable[str] = ()) -> list[Offer]:
+    """Today's spot price of each type in each of the zones (all, if none is named) that has it, cheapest first."""
+    wanted = set(zones)
+    pages = client("ec2", region).get_paginator("describe_spot_price_history")
+    found: dict[tuple[str, str], Offer] = {}
+    # From now on: the prices that hold now, newest first if one is just changing.
+    for page in pages.paginate(
+        InstanceTypes=list(types), ProductDescriptions=["Linux/UNIX"], StartTime=datetime.now(UTC)
+    ):
+        for row in page["SpotPriceHistory"]:
+            name, zone = row["InstanceType"], row["AvailabilityZone"]
+            if not wanted or zone in wanted:
+                found.setdefault((name, zone), Offer(name, "spot", float(row["SpotPrice"]), zone))
+    return sorted(found.values(), key=lambda offer: (offer.price, offer.type, offer.zone))
+
+
+def hours_for(dollars: float, price: float, nodes: int) -> float:
+    """How long `nodes` machines may run for so many dollars."""
+    return dollars / (price * nodes)
+
+
+def cost_of(hours: float, price: float, nodes: int) -> float:
+    """What `nodes` machines cost in so many hours."""
+    return hours * price * nodes
+
+
+def deadline(now: datetime, hours: float, dollars: float, price: float, nodes: int) -> datetime:
+    """When machines are taken away: after `hours`, or when `dollars` are spent, whichever is earlier."""
+    until = now + timedelta(hours=min(hours, hours_for(dollars, price, nodes)))
+    return until.replace(microsecond=0)
+
+
+def read_list_price(product: str | dict[str, Any]) -> float:
+    """Dollars an hour in one product of the price list: on demand, not reserved."""
+    tree = json.loads(product) if isinstance(product, str) else product
+    (term,) = tree["terms"]["OnDemand"].values()
+    (dimension,) = term["priceDimensions"].values()
+    return float(dimension["pricePerUnit"]["USD"])
+
+
+def _listed(name: str, region: str) -> Offer:
+    if (price := _ask(name, region)) is not None:
+        return Offer(name, "on-demand", price)
+    if name not in TABLE:
+        raise UserError(
+            f"neither AWS nor this project knows what {name} costs in {region}, so no cap can hold; "
+            f"`pulumi config set instance_types` takes others, such as {', '.join(list(TABLE)[:3])}"
+        )
+    return Offer(name, "on-demand", TABLE[name], source=f"list price of {TABLE_DATE}")
+
+
+def _ask(name: str, region: str) -> float | None:
+    """What the price list says of a type, None if it is silent: it is a courtesy, and no reason to fail."""
+    service = client("pricing", PRICE_LIST_REGION)
+    wanted = {
+        "instanceType": name,
+        "regionCode": region,
+        "operatingSystem": "Linux",
+        "preInstalledSw": "NA",
+        "tenancy": "Shared",
+        "capacitystatus": "Used",
+    }
+    filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items()]
+    try:
+        found = service.get_products(ServiceCode="AmazonEC2", Filters=filters, MaxResults=1)["PriceList"]
+        price = read_list_price(found[0]) if found else 0.0
+    except (service.exceptions.ClientError, KeyError, ValueError):
+        return None
+    return price or None
