@@ -2,10 +2,13 @@
 
 It is read from S3 alone, so it is the same while a machine lives and after it is gone. `active/STACK` names the run
 that the stack's machines shall work on; whoever writes it first has the stack.
+
+A run that is taken up again has its request written anew: what is older than the request is of an earlier go.
 """
 
 import json
 import re
+import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -56,18 +59,41 @@ def check_run_id(run_id: str) -> str:
     return run_id
 
 
-def read(outputs: Outputs, name: str) -> bytes | None:
+@dataclass(frozen=True)
+class Stored:
+    """An object of the stack's bucket as it stands."""
+
+    data: bytes
+    written: datetime  # by S3's clock, in whole seconds
+    etag: str
+    mark: str | None  # who has written it, where somebody must know
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        return dict(json.loads(self.data))
+
+
+def fetch(outputs: Outputs, name: str) -> Stored | None:
     """An object of the stack's bucket, None if there is none."""
     s3 = client("s3", outputs.region)
     try:
-        return bytes(s3.get_object(Bucket=outputs.bucket, Key=name)["Body"].read())
+        found = s3.get_object(Bucket=outputs.bucket, Key=name)
     except s3.exceptions.NoSuchKey:
         return None
+    return Stored(bytes(found["Body"].read()), found["LastModified"], found["ETag"], found["Metadata"].get("mark"))
+
+
+def read(outputs: Outputs, name: str) -> bytes | None:
+    """An object's bytes, None if there is none."""
+    return found.data if (found := fetch(outputs, name)) else None
 
 
 def read_json(outputs: Outputs, name: str) -> dict[str, Any] | None:
-    text = read(outputs, name)
-    return None if text is None else json.loads(text)
+    return found.tree if (found := fetch(outputs, name)) else None
+
+
+def write(outputs: Outputs, name: str, data: bytes) -> None:
+    _put(outputs, name, data, new=False)
 
 
 def write_json(outputs: Outputs, name: str, value: dict[str, Any], *, new: bool = False) -> bool:
@@ -81,33 +107,68 @@ def active_run(outputs: Outputs) -> str | None:
     return text.decode().strip() if text else None
 
 
-def claim(outputs: Outputs, run_id: str) -> None:
-    """Give the stack to a run. Raises UserError if another has it: of two operators at the same second one wins."""
-    if not _put(outputs, f"active/{outputs.stack}", run_id.encode(), new=True) and (
-        (other := active_run(outputs)) != run_id
-    ):
-        raise UserError(
-            f"run {other} has the stack {outputs.stack}; `make monitor` shows it, `make stop` saves and ends it"
-        )
+def new_mark() -> str:
+    """What tells one claim from another that names the same run."""
+    return uuid.uuid4().hex
 
 
-def release(outputs: Outputs, run_id: str) -> bool:
-    """Take the note away if it names this run; returns whether it did. From here on no machine takes the run up."""
-    if active_run(outputs) != run_id:
+def claim(outputs: Outputs, run_id: str, mark: str) -> None:
+    """Give the stack to a run. Raises UserError if another has it: of two operators at the same second one wins.
+
+    A claim whose answer was lost and that is made again, by whatever retries it, finds its own mark.
+    """
+    name = f"active/{outputs.stack}"
+    if _put(outputs, name, run_id.encode(), new=True, mark=mark):
+        return
+    holder = fetch(outputs, name)
+    if holder is None:
+        raise UserError("another run has ended at this very moment; run the same command again")
+    if holder.mark != mark:
+        raise UserError(taken(outputs, holder.data.decode().strip()))
+
+
+def taken(outputs: Outputs, run_id: str) -> str:
+    return f"run {run_id} has the stack {outputs.stack}; `make monitor` shows it, `make stop` saves and ends it"
+
+
+def release(outputs: Outputs, run_id: str, mark: str | None = None) -> bool:
+    """Take the note away if it names this run; returns whether it did. From here on no machine takes the run up.
+
+    With a `mark` only the claim that bears it.
+    """
+    name = f"active/{outputs.stack}"
+    note = fetch(outputs, name)
+    if note is None or note.data.decode().strip() != run_id or (mark and note.mark != mark):
         return False
-    client("s3", outputs.region).delete_object(Bucket=outputs.bucket, Key=f"active/{outputs.stack}")
+    s3 = client("s3", outputs.region)
+    try:
+        # This very note, and not one that somebody has written since.
+        s3.delete_object(Bucket=outputs.bucket, Key=name, IfMatch=note.etag)
+    except s3.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] not in ("PreconditionFailed", "NoSuchKey"):
+            raise
+        return False
     return True
 
 
 def read_record(outputs: Outputs, run_id: str, active: str | None = None) -> Record:
     """A run as it stands; `active` saves a call where it is known. Raises UserError if there is no such run."""
-    request = read_json(outputs, key(check_run_id(run_id), "request.json"))
+    request = fetch(outputs, key(check_run_id(run_id), "request.json"))
     if request is None:
         raise UserError(f"there is no run {run_id} in s3://{outputs.bucket}/runs/; `make runs` lists them")
     status, machine, outcome = (
-        read_json(outputs, key(run_id, name)) for name in ("status.json", "machine.json", "outcome.json")
+        fetch(outputs, key(run_id, name)) for name in ("status.json", "machine.json", "outcome.json")
     )
-    return Record(run_id, request, status, machine, outcome, (active or active_run(outputs)) == run_id)
+
+    def told(found: Stored | None) -> dict[str, Any] | None:
+        # Of an earlier go the figures hold, but not where it stands.
+        if found is None or found.written >= request.written:
+            return found.tree if found else None
+        return {**found.tree, "phase": "waiting"}
+
+    ended = outcome.tree if outcome and outcome.written >= request.written else None
+    named = (active or active_run(outputs)) == run_id
+    return Record(run_id, request.tree, told(status), told(machine), ended, named)
 
 
 def run_ids(outputs: Outputs) -> list[str]:
@@ -129,10 +190,13 @@ def choose_run(outputs: Outputs, run_id: str | None) -> str:
     return known[0]
 
 
-def _put(outputs: Outputs, name: str, data: bytes, *, new: bool) -> bool:
-    s3, only = client("s3", outputs.region), {"IfNoneMatch": "*"} if new else {}
+def _put(outputs: Outputs, name: str, data: bytes, *, new: bool, mark: str | None = None) -> bool:
+    s3 = client("s3", outputs.region)
+    more: dict[str, Any] = {"IfNoneMatch": "*"} if new else {}
+    if mark:
+        more["Metadata"] = {"mark": mark}
     try:
-        s3.put_object(Bucket=outputs.bucket, Key=name, Body=data, **only)
+        s3.put_object(Bucket=outputs.bucket, Key=name, Body=data, **more)
     except s3.exceptions.ClientError as error:
         # 409: two such requests at the same moment; the other one wins.
         if new and error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict"):
