@@ -5,18 +5,21 @@ OUT ?= runs/demo
 DATA ?=
 KILLS ?= 50
 NODES ?= 1
-# The stack travels by environment, never through a shell line.
+# What is said to the verbs travels by environment, never through a shell line; and it is text: make expands nothing in
+# it, so that not even $(shell ...) means something.
 STACK ?= dev
-export STACK
+SAID := STACK CONFIG SET NODES SPOT CAP HOURS MANIFEST CLIPS NAME WAIT RUN NOW
+$(foreach name,$(SAID),$(eval override $(name) := $$(value $(name))))
+export $(SAID)
 YES ?=
 DRY ?=
 FORCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench trials drill doctor preview up destroy lint format lock clean
+.PHONY: help setup demo test bench trials drill doctor preview up destroy train resume stop clean lint format lock clean-demo
 
 help: ## print these verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## make .venv with everything in it (the other verbs do this by themselves)
 
@@ -47,6 +50,18 @@ up: .venv/ready ## make the stack in your AWS account; no machine starts (YES=1,
 destroy: .venv/ready ## take the stack away; says what stays and its price (YES=1, DRY=1, FORCE=1)
 	@$(BIN)/python -m infra.ops.destroy $(if $(YES),--yes) $(if $(DRY),--dry-run) $(if $(FORCE),--force)
 
+train: .venv/ready ## train on a GPU machine; says the price and asks (CONFIG= SET="a=b c=d" NODES= SPOT= CAP= HOURS= YES=1 DRY=1)
+	@$(BIN)/python -m infra.ops.train $(if $(YES),--yes) $(if $(DRY),--dry-run)
+
+resume: .venv/ready ## go on with a run that has ended (RUN= CAP= HOURS= YES=1 DRY=1)
+	@$(BIN)/python -m infra.ops.resume $(if $(YES),--yes) $(if $(DRY),--dry-run)
+
+stop: .venv/ready ## save the run, end it and give its machine back; says what is still billed (RUN= NOW=1)
+	@$(BIN)/python -m infra.ops.stop
+
+clean: .venv/ready ## remove from the machine what ended runs have left there, once S3 has it (RUN=)
+	@$(BIN)/python -m infra.ops.clean
+
 lint: .venv/ready ## what CI checks besides the tests: ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -56,7 +71,7 @@ format: .venv/ready ## let ruff lay out the code
 lock: .venv/ready ## renew requirements.lock from pyproject.toml
 	@$(BIN)/pip-compile --quiet --all-extras --strip-extras --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.lock pyproject.toml
 
-clean: ## remove what the demo made; the virtualenv stays
+clean-demo: ## remove what the demo made; the virtualenv stays
 	rm -rf runs/demo
 
 .venv/ready: pyproject.toml requirements.lock
