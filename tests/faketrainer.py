@@ -1,7 +1,8 @@
 """Stands in for `python -m trainer`: writes a run directory as the real one does, line by line, and can be killed.
 
 Installed by a test as trainer/__main__.py in the courier's working directory. Settings: lines, per_second, checkpoint
-(bytes, saved half-way and when stopped), deaf (hears no SIGTERM), silent (seconds without a word), crash.
+(bytes, saved half-way and when stopped), deaf (hears no SIGTERM), silent (seconds without a word), crash, and toobig (a
+preflight that fails).
 """
 
 import argparse
@@ -15,11 +16,13 @@ from pathlib import Path
 
 parser = argparse.ArgumentParser()
 parser.add_argument("verb")
-for name in ("config", "manifest", "clips", "run"):
-    parser.add_argument(f"--{name}", type=Path, required=True)
+for name in ("config", "manifest", "clips", "run", "weights"):
+    parser.add_argument(f"--{name}", type=Path)
+parser.add_argument("--processes")
 parser.add_argument("settings", nargs="*")
 given = parser.parse_intermixed_args()
-settings = {"lines": 40.0, "per_second": 20.0, "checkpoint": 1000.0, "deaf": 0.0, "silent": 0.0, "crash": 0.0}
+settings = {"lines": 40.0, "per_second": 20.0, "checkpoint": 1000.0}
+settings |= {"deaf": 0.0, "silent": 0.0, "crash": 0.0, "toobig": 0.0}
 settings |= {key: float(value) for key, value in (word.split("=") for word in given.settings)}
 run = given.run
 asked = False
@@ -54,6 +57,10 @@ def end(outcome, reason, code):
     sys.exit(code)
 
 
+if given.verb == "preflight":
+    if settings["toobig"]:
+        print("error: 8 videos in 1 pieces do not fit into memory; lower data.batch", file=sys.stderr)
+    sys.exit(2 if settings["toobig"] else 0)
 assert given.config.is_file()
 assert given.manifest.with_suffix(".json").is_file()
 assert any(given.clips.iterdir())

@@ -11,179 +11,106 @@ SIGTERM while it names the run (the machine is being shut down; `make stop` remo
 """
 
 import argparse
+import json
 import os
 import re
 import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from infra.box import meter, spot
-from infra.box.child import OUTPUT, Cause, Child, command_line, last_lines, outcome_of
-from infra.box.inputs import Missing, bring_inputs, bring_run
-from infra.box.ledger import Ledger
+from infra.box import ledger, meter, spot
+from infra.box.child import Cause, Child, Step, last_lines, outcome_of
+from infra.box.duty import ASKED, NOTE_EVERY, Duty, Ended
+from infra.box.inputs import Missing, bring_run
 from infra.box.mirror import Mirror
 from infra.box.request import Request, WrongRequest, read_request
-from infra.box.station import Station, as_json, find_station, one_line, put_beside
-from infra.box.transfer import insist, is_passing
+from infra.box.station import Station, find_station, one_line
+from infra.box.tasks import TASKS
+from infra.box.transfer import insist
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{2,62}")  # as in boot.sh
 SECONDS_TO_SAVE = 90.0  # of the 110 between Docker's SIGTERM and SIGKILL, and the 120 of a spot notice
 MINUTES_TO_LEAVE = 2.0  # for the last files where the machine is being taken; it will be cut off in the middle
 LOOK_EVERY = 0.5  # seconds
-ASKED = Cause("interrupted", "asked to stop by SIGTERM", resumes=True)
-
-
-class Ended(Exception):
-    """Something wants the run to end while its trainer does not run; `courier.cause` says what."""
-
-
-class Courier:
-    """One run on one machine. `cause` is set once, by whatever first wants the run to end."""
-
-    def __init__(self, run_id: str, station: Station) -> None:
-        self.run_id, self.station, self.bucket = run_id, station, station.bucket
-        self.run = station.scratch / "runs" / run_id
-        self.prefix = f"runs/{run_id}/"
-        self.request: Request | None = None
-        self.mirror: Mirror | None = None
-        self.ledger = Ledger(station.scratch)
-        self.cause: Cause | None = None
-        self.asked = threading.Event()  # a SIGTERM has come
-        self.over = threading.Event()  # ends the threads that listen and measure
-        self.phase = "starting"
-        self.metadata = spot.Metadata()
-        self.identity: dict[str, Any] = {"instance": station.instance, "image": station.image}
-        self.warnings: dict[str, Any] = {"spot_notice": None, "rebalance": None}
-        self.threads: list[threading.Thread] = []
-        self._ending = threading.Lock()
-
-    def say(self, text: str) -> None:
-        """A line for whoever follows the run, among those that the trainer prints."""
-        line = f"{datetime.now(UTC).isoformat(timespec='seconds')} courier: {text}"
-        print(line, flush=True)
-        if self.mirror is not None and not self.over.is_set():
-            with suppress(OSError), (self.run / OUTPUT).open("a") as output:
-                output.write(line + "\n")
-
-    def end(self, cause: Cause) -> None:
-        with self._ending:
-            if self.cause is None:
-                self.cause = cause
-                self.say(f"ending the run: {cause.reason}")
-
-    def check(self) -> None:
-        """Raise Ended if anything wants the run to end."""
-        self.look_at_limits()
-        if self.cause is not None:
-            raise Ended
-
-    def look_at_limits(self) -> None:
-        if self.asked.is_set():
-            self.end(ASKED)
-        if (request := self.request) is None:
-            return
-        if datetime.now(UTC) >= request.deadline:
-            self.end(Cause("stopped", f"the deadline has come, {request.deadline.isoformat()}"))
-        if (spent := self.ledger.dollars()) >= request.cap_dollars:
-            self.end(Cause("stopped", f"the cap of ${request.cap_dollars:.2f} is reached, ${spent:.2f} are spent"))
-
-    def listen(self) -> None:
-        """Ask EC2 whether it wants the machine back."""
-        if self.warnings["spot_notice"] is None and (notice := self.metadata.notice()):
-            self.warnings["spot_notice"] = notice
-            self.end(Cause("interrupted", "spot machine taken back", resumes=True))
-        if self.warnings["rebalance"] is None and (hint := self.metadata.rebalance()):
-            self.warnings["rebalance"] = hint
-            self.say("EC2 says that this spot machine is likelier than others to be taken back")
-
-    def identify(self) -> None:
-        self.identity["type"] = self.metadata.get("instance-type")
-        self.identity["zone"] = self.metadata.get("placement/availability-zone")
-        self.identity["market"] = self.metadata.get("instance-life-cycle")
-
-    def tell_machine(self) -> None:
-        """Write machine.json."""
-        mirror = self.mirror
-        self.tell("machine.json", {
-            **self.identity,
-            **meter.read_machine(self.station.scratch),
-            "phase": self.phase,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            **self.ledger.write(self.run, self.request),
-            **self.warnings,
-            "mirror": mirror and {"bytes_sent": mirror.bytes_sent, "trouble": mirror.trouble and str(mirror.trouble)},
-        })  # fmt: skip
-
-    def tell(self, name: str, value: dict[str, Any]) -> None:
-        """Put a JSON file into the run, here and in S3; a full disk does not keep it from S3."""
-        with suppress(OSError):
-            put_beside(self.run / name, as_json(value))
-        self.bucket.write(self.prefix + name, as_json(value))
 
 
 def carry(run_id: str, station: Station) -> int:
     """The whole story of a run on this machine; the exit code is 0 unless something of the run is not in S3."""
-    courier = Courier(run_id, station)
-    signal.signal(signal.SIGTERM, lambda *_: courier.asked.set())
+    duty = Duty(run_id, station)
+    signal.signal(signal.SIGTERM, lambda *_: duty.asked.set())
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a child that inherits it ignored would not hear of it
     try:
-        courier.identify()
-        every(spot.POLL_SECONDS, courier.listen, courier)
-        courier.request = read_request(ask(courier))
-        outcome = work(courier, courier.request)
+        duty.identify()
+        duty.every(spot.POLL_SECONDS, duty.listen)
+        duty.request = read_request(ask(duty))
+        outcome = work(duty, duty.request)
     except Ended:
-        outcome = early_end(courier, courier.cause or ASKED)
+        outcome = early_end(duty, duty.cause or ASKED)
     except (Missing, WrongRequest) as error:
-        outcome = early_end(courier, Cause("failed", str(error)))
+        outcome = early_end(duty, Cause("failed", str(error)))
     except Exception as error:
-        courier.say(traceback.format_exc())
-        outcome = early_end(courier, Cause("failed", f"the courier could not go on: {one_line(error)}"))
-    return hand_in(courier, outcome)
+        duty.say(traceback.format_exc())
+        outcome = early_end(duty, Cause("failed", f"the courier could not go on: {one_line(error)}"))
+    return hand_in(duty, outcome)
 
 
-def ask(courier: Courier) -> bytes:
-    key = courier.prefix + "request.json"
-    text = insist(lambda: courier.bucket.read(key), courier.check)
+def ask(duty: Duty) -> bytes:
+    key = duty.prefix + "request.json"
+    text = insist(lambda: duty.bucket.read(key), duty.check)
     if text is None:
-        raise Missing(f"there is no run {courier.run_id}: s3://{courier.bucket.name}/{key} does not exist")
+        raise Missing(f"there is no run {duty.run_id}: s3://{duty.bucket.name}/{key} does not exist")
     return text
 
 
-def work(courier: Courier, request: Request) -> dict[str, Any]:
-    """Bring, train, and say how that ended. What stands ready on the machine is checked in between."""
-    courier.phase = "bringing"
-    bring_run(courier.bucket, request, courier.run, courier.check)
-    known = insist(lambda: courier.bucket.read(courier.prefix + "machine.json"), courier.check)
-    courier.ledger.open(request, known, courier.run)
-    courier.mirror = Mirror(courier.bucket, courier.run, courier.prefix, courier.say)
-    courier.mirror.start()
-    every(meter.READ_EVERY, courier.tell_machine, courier)
-    words = bring_inputs(courier.bucket, request, courier.station.scratch, courier.check, courier.say)
-    processes = request.processes or len(meter.read_gpus())
-    if not processes:
-        raise Missing("the run asks for GPUs and nvidia-smi shows none: wrong type, or the driver does not answer")
-    courier.check()
-    courier.phase = "training"
-    return train(courier, request, command_line([*words, "--run", str(courier.run), *request.settings], processes))
+def work(duty: Duty, request: Request) -> dict[str, Any]:
+    """Bring the run, do its task step by step, and say how that ended."""
+    duty.phase = "bringing"
+    duty.ledger.open(request.price_per_hour, duty.check)
+    bring_run(duty.bucket, request, duty.run, duty.check)
+    duty.mirror = Mirror(duty.bucket, duty.run, duty.prefix, duty.say)
+    duty.mirror.start()
+    duty.every(meter.READ_EVERY, duty.tell_machine)
+    duty.every(ledger.WRITE_EVERY, duty.keep_books)
+    if told := end_told_before(duty):
+        return told
+    duty.every(NOTE_EVERY, duty.look_at_note)
+    outcome = {"outcome": "finished", "reason": "nothing to do", "exit_code": 0, "last_lines": []}
+    for step in TASKS[request.task](duty, request):
+        duty.check()
+        duty.phase = step.phase
+        outcome = tend(duty, step, request.stall_minutes)
+        if outcome["outcome"] != "finished":
+            break
+    return outcome
 
 
-def train(courier: Courier, request: Request, command: list[str]) -> dict[str, Any]:
-    """Run the trainer to its end, or to the end that something wants; return what outcome.json says."""
+def end_told_before(duty: Duty) -> dict[str, Any] | None:
+    """The outcome of a run that is over already, by a courier that was killed before it gave the machine back."""
+    if duty.station.is_active(duty.run_id):
+        return None
+    told = json.loads(insist(lambda: duty.bucket.read(duty.prefix + "outcome.json"), duty.check) or b"{}")
+    if told.get("outcome") in ("finished", "stopped", "failed"):
+        return dict(told)
+    duty.look_at_note()
+    raise Ended
+
+
+def tend(duty: Duty, step: Step, stall_minutes: float) -> dict[str, Any]:
+    """Run a step to its end, or to the end that something wants; return what outcome.json says."""
     killed_before = meter.kills_for_memory()
-    child = Child(command, courier.run)
+    child = Child(step, duty.run)
     asked: float | None = None
     try:
         while child.process.poll() is None:
-            courier.look_at_limits()
-            if child.silence() > request.stall_minutes * 60:
-                courier.end(Cause("failed", f"the trainer gave no sign of life for {request.stall_minutes:g} minutes"))
-            if courier.cause and asked is None:
+            duty.look_at_limits()
+            if child.silence() > stall_minutes * 60:
+                duty.end(Cause("failed", f"{step.who} gave no sign of life for {stall_minutes:g} minutes"))
+            if child.age() > step.minutes * 60:
+                duty.end(Cause("failed", f"{step.who} did not end within {step.minutes:g} minutes"))
+            if duty.cause and asked is None:
                 asked = time.monotonic()
                 child.ask()
             if asked is not None and time.monotonic() - asked > SECONDS_TO_SAVE:
@@ -191,70 +118,53 @@ def train(courier: Courier, request: Request, command: list[str]) -> dict[str, A
             time.sleep(LOOK_EVERY)
     finally:
         child.kill()
-    lines, starved = last_lines(courier.run), meter.kills_for_memory() > killed_before
-    return outcome_of(child.own_outcome(), child.process.returncode, courier.cause, lines, starved)
+    lines, starved = last_lines(duty.run), meter.kills_for_memory() > killed_before
+    return outcome_of(child.own_outcome(), child.process.returncode, duty.cause, lines, starved, step.who)
 
 
-def early_end(courier: Courier, cause: Cause) -> dict[str, Any]:
-    """The outcome of a run that ends outside of its training."""
-    courier.end(cause)
+def early_end(duty: Duty, cause: Cause) -> dict[str, Any]:
+    """The outcome of a run that ends while no step of it runs."""
+    duty.end(cause)
     return {
         "outcome": cause.outcome,
         "reason": cause.reason,
         "exit_code": None,
-        "last_lines": last_lines(courier.run),
+        "last_lines": last_lines(duty.run),
     }
 
 
-def hand_in(courier: Courier, outcome: dict[str, Any]) -> int:
+def hand_in(duty: Duty, outcome: dict[str, Any]) -> int:
     """Everything into S3, outcome.json last; then the run is closed and the machine given back, unless it goes on."""
-    station, mirror = courier.station, courier.mirror
-    courier.phase = "handing in"
-    interrupted = courier.cause is not None and courier.cause.resumes and outcome["outcome"] == "interrupted"
+    station = duty.station
+    duty.phase = "handing in"
+    interrupted = duty.cause is not None and duty.cause.resumes and outcome["outcome"] == "interrupted"
     try:
-        complete = mirror is None or mirror.finish(*([MINUTES_TO_LEAVE] if interrupted else []))
-        if interrupted and courier.cause is ASKED and not station.is_active(courier.run_id):
+        mirrors = [mirror for mirror in (duty.products, duty.mirror) if mirror is not None]
+        minutes = [MINUTES_TO_LEAVE] if interrupted else []
+        lacking = [mirror for mirror in mirrors if not mirror.finish(*minutes)]
+        if interrupted and duty.cause is ASKED and not station.is_active(duty.run_id):
             interrupted, outcome = False, outcome | {"outcome": "stopped", "reason": "stopped by the operator"}
-        courier.over.set()
-        for thread in courier.threads:
-            thread.join(30)  # or its word about the machine could come after the last
-        courier.phase = "ended"
-        insist(courier.tell_machine)
-        if not complete:
-            outcome |= {"incomplete": f"S3 lacks a part of the run: {mirror and mirror.trouble}"}
-        insist(lambda: courier.tell("outcome.json", outcome))
-        if not complete:
-            courier.say("S3 lacks a part of the run, so it stays active and the machine is left to its idle timer")
+        duty.rest()
+        duty.phase = "ended"
+        insist(duty.tell_machine)
+        insist(lambda: duty.keep_books(outcome["outcome"]))
+        if lacking:
+            outcome |= {"incomplete": f"S3 lacks a part of the run: {lacking[0].trouble}"}
+        insist(lambda: duty.tell("outcome.json", outcome))
+        if lacking:
+            duty.say("S3 lacks a part of the run, so it stays active and the machine is left to its idle timer")
             return 1
         if interrupted:
             return 0
-        station.close(courier.run_id)
+        station.close(duty.run_id)
     except Exception as error:
-        courier.say(f"the run's end could not be told: {one_line(error)}")
+        duty.say(f"the run's end could not be told: {one_line(error)}")
         return 1
     try:
         station.give_back()
     except Exception as error:
-        courier.say(f"the machine could not be given back, its idle timer will do it: {one_line(error)}")
+        duty.say(f"the machine could not be given back, its idle timer will do it: {one_line(error)}")
     return 0
-
-
-def every(seconds: float, action: Callable[[], None], courier: Courier) -> None:
-    """Do it now and then in a thread, until the courier is over; what fails is done again the next time."""
-
-    def keep_on() -> None:
-        while True:
-            try:
-                action()
-            except Exception as error:
-                if not is_passing(error):
-                    courier.say(f"{action.__name__} failed: {one_line(error)}")
-            if courier.over.wait(seconds):
-                return
-
-    thread = threading.Thread(target=keep_on, name=action.__name__, daemon=True)
-    courier.threads.append(thread)
-    thread.start()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What a run needs on the machine: its own directory as far as it has come, its recipe, manifest and prepared clips."""
+"""What a run needs on the machine: its own directory as far as it has come, and whatever else of the bucket."""
 
 import json
 import shutil
@@ -48,30 +48,30 @@ def heartbeat(status: bytes | None) -> str:
     return str(json.loads(status or b"{}").get("heartbeat", ""))
 
 
-def bring_inputs(
-    bucket: Bucket, request: Request, scratch: Path, check: Check, say: Callable[[str], None]
-) -> list[str]:  # fmt: skip
-    """Bring recipe, manifest and clips; return the trainer's words that name them. Raises Missing."""
-    wanted = []
-    for key in request.keys:
-        found = [remote for remote in insist(lambda key=key: bucket.list(key), check) if remote.key == key]  # type: ignore[misc]
-        if not found:
+def find(bucket: Bucket, keys: list[str], check: Check) -> list[Remote]:
+    """The single objects of these keys. Raises Missing."""
+    found = []
+    for key in keys:
+        at_key = [remote for remote in insist(lambda key=key: bucket.list(key), check) if remote.key == key]  # type: ignore[misc]
+        if not at_key:
             raise Missing(f"s3://{bucket.name}/{key} is not there, and the run's request names it")
-        wanted.append((found[0], scratch / "inputs" / key))
-    clips = [r for r in insist(lambda: bucket.list(request.clips), check) if not r.key.endswith("/")]
-    if not clips:
-        raise Missing(f"s3://{bucket.name}/{request.clips} holds no clips; prepare them first")
-    wanted += [(remote, scratch / remote.key) for remote in clips]
-    bring([(remote, path) for remote, path in wanted if not is_there(remote, path)], bucket, scratch, check, say)
-    config = str(scratch / "inputs" / request.config) if "/" in request.config else request.config
-    manifest = scratch / "inputs" / request.manifest
-    return ["fit", "--config", config, "--manifest", str(manifest), "--clips", str(scratch / request.clips)]
+        found += at_key
+    return found
+
+
+def find_all(bucket: Bucket, prefix: str, check: Check, otherwise: str = "") -> list[Remote]:
+    """All objects below a prefix. If there is none, raises Missing that says what to do `otherwise`, if anything."""
+    found = [r for r in insist(lambda: bucket.list(prefix), check) if not r.key.endswith("/")]
+    if not found and otherwise:
+        raise Missing(f"s3://{bucket.name}/{prefix} holds {otherwise}")
+    return found
 
 
 def bring(
     wanted: list[tuple[Remote, Path]], bucket: Bucket, scratch: Path, check: Check, say: Callable[[str], None]
 ) -> None:  # fmt: skip
-    """Bring what is missing, saying how far it is. Raises Missing if the disk cannot hold it."""
+    """Bring what is not here yet, saying how far it is. Raises Missing if the disk cannot hold it."""
+    wanted = [(remote, path) for remote, path in wanted if not is_there(remote, path)]
     total = sum(remote.size for remote, _ in wanted)
     free = shutil.disk_usage(scratch).free
     if total and total + KEPT_FREE > free:

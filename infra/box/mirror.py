@@ -2,7 +2,7 @@
 
 Small files go up whole at each look, if they changed. Large ones, checkpoints and weights, go up one after the other in
 a thread of their own, so that no line of log waits for them, and no content goes up twice. What is deleted here stays
-there. A file that names others (POINTERS) goes up when they are there, so whoever reads it in S3 finds them.
+there. A file that names others (`pointers`) goes up when they are there, so whoever reads it in S3 finds them.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from infra.box.transfer import Bucket, Remote, digest_of_first, is_passing, send_large
+from infra.box.transfer import Bucket, Remote, digest_of_first, is_passing, is_there, send_large
 
 LARGE = 8 * 2**20
 POINTERS = ("checkpoints/last.json",)
@@ -35,8 +35,15 @@ def pause(age: float, size: int) -> float:
 class Mirror:
     """`start` it, `finish` it; between them it looks after itself. `say` is told when S3 goes away and comes back."""
 
-    def __init__(self, bucket: Bucket, folder: Path, prefix: str, say: Callable[[str], None]) -> None:
-        self.bucket, self.folder, self.prefix, self.say = bucket, folder, prefix, say
+    def __init__(
+        self,
+        bucket: Bucket,
+        folder: Path,
+        prefix: str,
+        say: Callable[[str], None],
+        pointers: tuple[str, ...] = POINTERS,
+    ) -> None:
+        self.bucket, self.folder, self.prefix, self.say, self.pointers = bucket, folder, prefix, say, pointers
         self.sent: dict[str, Stamp] = {}  # what is in S3 as it is here
         self.digests: dict[str, str] = {}  # sha256 of large content -> its key
         self.bytes_sent = 0
@@ -51,6 +58,13 @@ class Mirror:
 
     def start(self) -> None:
         self._looking.start()
+
+    def trust(self, brought: list[Remote]) -> None:
+        """Know of these objects that they are here as they are in S3, where they were brought from before."""
+        for remote in brought:
+            name = remote.key.removeprefix(self.prefix)
+            if is_there(remote, self.folder / name):
+                self.sent[name] = stamp_of(self.folder / name)
 
     def finish(self, minutes: float = PATIENCE_AT_END) -> bool:
         """Send what is left; whether all of it arrived. Nothing may write into the directory any more."""
@@ -92,9 +106,9 @@ class Mirror:
         if self._there is None:
             self._there = {found.key: found.size for found in self.bucket.list(self.prefix)}
         # Read first and sent last: what they name was whole before they named it.
-        pointers = {name: read for name in POINTERS if (read := self._read(name))}
+        pointers = {name: read for name in self.pointers if (read := self._read(name))}
         for name, stamp in self._changed():
-            if name in POINTERS:
+            if name in self.pointers:
                 continue
             if stamp[0] > LARGE:
                 self._begin_large(name, stamp)

@@ -1,11 +1,14 @@
 """What a run asks for: `runs/RUN_ID/request.json` in the bucket, written by `make train` before a machine starts.
 
     {
-      "config": "runs/r50/config.yaml",             a recipe in the bucket, or the name of one that comes along
-      "manifest": "manifests/all/manifest.csv",     its manifest.json lies beside
-      "clips": "clips/all/",                        prepared clips, all below that prefix
-      "settings": ["optim.lr=3e-4"],                what differs from the recipe (default: nothing)
-      "processes": "gpu",                           one for each GPU, or a number, which also does without any
+      "task": "fit",                                train; or make a "manifest", or "prepare" clips (default: fit)
+      "config": "runs/r50/config.yaml",             fit: a recipe in the bucket, or the name of one that comes along
+      "manifest": "manifests/all/manifest.csv",     its manifest.json lies beside; the task manifest writes it
+      "clips": "clips/all/",                        prepared clips, all below that prefix; the task prepare writes them
+      "data": "data/",                              manifest and prepare: the raw corpora (default: data/)
+      "settings": ["optim.lr=3e-4"],                fit: what differs from the recipe (default: nothing)
+      "processes": "gpu",                           fit: one for each GPU, or a number, which also does without any
+      "nodes": 1,                                   fit: machines that train together (default: 1)
       "deadline": "2026-01-31T18:00:00+00:00",      when the run is stopped, however far it is
       "cap_dollars": 20,                            what it may cost, on all of its machines together
       "price_per_hour": 1.006,                      of one machine, in dollars
@@ -30,19 +33,24 @@ class WrongRequest(ValueError):
 class Request:
     """A request as it stands in the file; `read_request` makes one."""
 
-    config: str
     manifest: str
-    clips: str
     deadline: datetime
     cap_dollars: float
     price_per_hour: float
+    task: str = "fit"
+    config: str = ""
+    clips: str = ""
+    data: str = "data/"
     settings: tuple[str, ...] = ()
     processes: int | None = None  # None: one for each GPU
+    nodes: int = 1
     stall_minutes: float = 60.0
 
     @property
     def keys(self) -> list[str]:
         """The single objects to bring: the manifest with what lies beside it, and the recipe if it is in the bucket."""
+        if self.task == "manifest":
+            return []
         beside = self.manifest.removesuffix(".csv") + ".json"
         return [self.manifest, beside, *([self.config] if "/" in self.config else [])]
 
@@ -58,6 +66,7 @@ def read_request(text: str | bytes) -> Request:
     if unknown := sorted(set(tree) - set(PARSERS)):
         raise WrongRequest(f"the request has unknown fields: {', '.join(unknown)}; it knows {', '.join(PARSERS)}")
     needed = [field.name for field in fields(Request) if field.default is MISSING]
+    needed += NEEDED.get(str(tree.get("task", "fit")), [])
     if absent := [name for name in needed if name not in tree]:
         raise WrongRequest(f"the request lacks {', '.join(absent)}")
     values = {}
@@ -67,6 +76,12 @@ def read_request(text: str | bytes) -> Request:
         except ValueError as error:
             raise WrongRequest(f"the request's {name} is {error}, not {json.dumps(value)}") from None
     return Request(**values)
+
+
+def _task(value: Any) -> str:
+    if value not in NEEDED:
+        raise ValueError(f"one of {', '.join(NEEDED)}")
+    return str(value)
 
 
 def _key(value: Any) -> str:
@@ -103,6 +118,12 @@ def _processes(value: Any) -> int | None:
     return value
 
 
+def _nodes(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 16:
+        raise ValueError("a number from 1 to 16")
+    return value
+
+
 def _time(value: Any) -> datetime:
     try:
         when = datetime.fromisoformat(value)
@@ -119,12 +140,17 @@ def _positive(value: Any) -> float:
     return float(value)
 
 
+# What each task needs besides what all of them do.
+NEEDED = {"fit": ["config", "clips"], "manifest": [], "prepare": ["clips"]}
 PARSERS: dict[str, Callable[[Any], Any]] = {
+    "task": _task,
     "config": _key,
     "manifest": _manifest,
     "clips": _prefix,
+    "data": _prefix,
     "settings": _settings,
     "processes": _processes,
+    "nodes": _nodes,
     "deadline": _time,
     "cap_dollars": _positive,
     "price_per_hour": _positive,
