@@ -3,8 +3,13 @@
 import argparse
 import json
 import os
+import shutil
+import signal
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from infra.ops import door
@@ -45,6 +50,11 @@ def run(work: Callable[[], int | None]) -> int:
         return _tell(told)
 
 
+def said(name: str) -> str | None:
+    """What `make` was told by that name, which it passes by environment; None if nothing."""
+    return os.environ.get(name) or None
+
+
 def outputs_of(stack: str) -> Outputs:
     """What a stack published in its region; raises UserError if there is no such region or stack."""
     region = read_settings(stack).region
@@ -56,6 +66,49 @@ def outputs_of(stack: str) -> Outputs:
 def say(text: str) -> None:
     """Progress and advice: to stderr, so that stdout holds data only."""
     print(text, file=sys.stderr, flush=True)
+
+
+class Line:
+    """One line on stderr that tells what is waited for: rewritten on a terminal, elsewhere one per change."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._text, self._since = "", time.monotonic()
+
+    def show(self, text: str) -> None:
+        if text != self._text:
+            self._text, self._since = text, time.monotonic()
+            if not self._terminal:
+                say(text)
+        if self._terminal:
+            width = shutil.get_terminal_size().columns - 9
+            seconds = int(time.monotonic() - self._since)
+            print(f"\r\033[K{text[:width]} {seconds // 60}:{seconds % 60:02}", end="", file=sys.stderr, flush=True)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, while the clock on the line goes on."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(1.0, left))
+            if self._terminal:
+                self.show(self._text)
+
+    def close(self) -> None:
+        if self._terminal and self._text:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A few calls that put things right, and that no second Ctrl-C shall cut short."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def print_json(value: Any) -> None:

@@ -67,7 +67,7 @@ def sentence(error: Exception) -> str | None:
         return f"your AWS sign-in has ended or failed ({_one_line(error)}); `aws sso login` renews it"
     if isinstance(error, aws.NoRegionError | aws.InvalidRegionError):
         return "no valid AWS region is set; `pulumi config set aws:region REGION` or AWS_REGION chooses one"
-    if isinstance(error, aws.HTTPClientError | aws.EndpointConnectionError):
+    if isinstance(error, aws.HTTPClientError | aws.ConnectionError | aws.IncompleteReadError):
         return f"AWS cannot be reached ({_one_line(error)}); look at your network, then run the same command again"
     if not isinstance(error, aws.ClientError):
         return None
@@ -87,6 +87,16 @@ def sentence(error: Exception) -> str | None:
     if code in THROTTLED:
         return f"AWS is throttling {error.operation_name}; wait a minute, then run the same command again"
     return f"AWS refuses {error.operation_name} ({code}): {message}; `make doctor` looks at what is needed"
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same call may do a moment later: AWS is away or busy, or a connection was cut."""
+    from botocore import exceptions as aws
+
+    if isinstance(error, aws.ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status >= 500 or status == 429 or error.response["Error"].get("Code") in THROTTLED
+    return isinstance(error, aws.HTTPClientError | aws.ConnectionError | aws.IncompleteReadError)
 
 
 def _one_line(error: Exception) -> str:

@@ -1,0 +1,259 @@
+"""The start of a run, whatever its task: what it may cost, the operator's yes, the claim on the stack, and machines.
+
+Nothing half-started stays. The deadline is set before a machine is asked for, and machines come last; what fails in
+between is undone, and were we killed there, only a note is left that `make stop` removes.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from infra.ops import agent, fleet, prices, record
+from infra.ops.command import print_json, said, say, uninterrupted
+from infra.ops.errors import UserError
+from infra.ops.prices import Offer
+from infra.outputs import Outputs
+
+SHORTEST_HOURS = 0.25  # of a run: a machine takes ten minutes until it trains
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a run may have and cost."""
+
+    nodes: int
+    offers: tuple[Offer, ...]  # any of these may come
+    instead: tuple[Offer, ...]  # and these where AWS has none of the others; empty: wait
+    cap: float  # dollars, on all machines of the run together
+    spent: float  # dollars of it that earlier goes have cost
+    limit: float  # hours at most
+
+    @property
+    def market(self) -> str:
+        return self.offers[0].market
+
+    @property
+    def price(self) -> float:
+        """Dollars an hour of one machine: the dearest that may come, so that the cap holds whichever does."""
+        return max(offer.price for offer in self.offers)
+
+    @property
+    def hours(self) -> float:
+        return min(self.limit, prices.hours_for(self.cap - self.spent, self.price, self.nodes))
+
+    @property
+    def most(self) -> float:
+        """Dollars that this go costs if it lasts until its deadline."""
+        return prices.cost_of(self.hours, self.price, self.nodes)
+
+    def deadline(self, now: datetime) -> datetime:
+        return prices.deadline(now, self.limit, self.cap - self.spent, self.price, self.nodes)
+
+    def request(self, now: datetime) -> dict[str, Any]:
+        """What of them stands in the run's request (infra/box/request.py)."""
+        return {
+            "nodes": self.nodes,
+            "deadline": self.deadline(now).isoformat(),
+            "cap_dollars": self.cap,
+            "price_per_hour": self.price,
+        }
+
+    def without_spot(self) -> "Terms":
+        return replace(self, offers=self.instead, instead=())
+
+
+def add_options(made: argparse.ArgumentParser) -> None:
+    """The options of every verb that starts a run. `make` passes their values by environment."""
+    made.add_argument("--nodes", default=said("NODES"), help="machines that work on it together (NODES=; default 1)")
+    made.add_argument(
+        "--spot", default=said("SPOT"), help="1: spot machines only, 0: none (SPOT=; default: the stack's)"
+    )
+    made.add_argument("--cap", default=said("CAP"), help="dollars that it may cost (CAP=; default: the stack's)")
+    made.add_argument("--hours", default=said("HOURS"), help="hours that it may last (HOURS=; default: the stack's)")
+    made.add_argument("--yes", action="store_true", help="do not ask (YES=1)")
+    made.add_argument("--dry-run", action="store_true", help="check, and only print what it may cost (DRY=1)")
+    made.add_argument(
+        "--no-wait", action="store_true", default=said("WAIT") == "0", help="do not wait for the machine (WAIT=0)"
+    )
+    made.add_argument("--json", action="store_true", help="print the run and its terms as JSON")
+
+
+def settle(
+    outputs: Outputs, given: argparse.Namespace, cap: float | None = None, spent: float = 0.0
+) -> tuple[Terms, fleet.Group]:
+    """The terms that the options ask for, at today's prices, and the group as it is.
+
+    `cap` is what holds where the options say nothing. Raises UserError for terms that cannot be.
+    """
+    nodes = _number(given.nodes or "1", "NODES", whole=True)
+    if nodes > outputs.nodes:
+        raise UserError(
+            f"NODES={nodes:g} is more than the {outputs.nodes} that the stack may have; "
+            f"`pulumi config set nodes {nodes:g}` and `make up` allow them"
+        )
+    market = {None: outputs.market, "1": "spot", "0": "on-demand"}.get(given.spot)
+    if market is None:
+        raise UserError(f"SPOT is {given.spot!r}; say SPOT=1 for spot machines only, or SPOT=0 for none")
+    limit = _number(given.hours, "HOURS") if given.hours else float(outputs.deadline_hours)
+    dollars = _number(given.cap, "CAP") if given.cap else cap or float(outputs.cap_dollars)
+    if dollars <= spent:
+        raise UserError(f"the run has cost ${spent:.2f}, and its cap is ${dollars:.2f}; allow more with CAP=")
+    group = fleet.read_group(outputs)
+    listed = prices.on_demand(outputs.instance_types, outputs.region) if market != "spot" else []
+    today = prices.spot(outputs.instance_types, outputs.region, group.zones) if market != "on-demand" else []
+    if not (today or listed):
+        raise UserError("no type of the stack is on the spot market here; SPOT=0 takes machines on demand")
+    terms = Terms(int(nodes), tuple(today or listed), tuple(listed if today else ()), dollars, spent, limit)
+    for first in (terms, terms.without_spot()) if terms.instead else (terms,):
+        if first.hours < SHORTEST_HOURS:
+            raise UserError(
+                f"${dollars - spent:.2f} are {first.hours * 60:.0f} minutes of {first.nodes} x ${first.price:.2f} an "
+                f"hour ({first.market}), and a machine takes ten until it trains; allow more with CAP= or HOURS="
+            )
+    return terms, group
+
+
+def described(run_id: str, what: str, terms: Terms) -> str:
+    """The terms in words, a line each."""
+    types = dict.fromkeys(offer.type for offer in terms.offers)
+    zones = sorted({offer.zone for offer in terms.offers if offer.zone})
+    low, high = min(offer.price for offer in terms.offers), terms.price
+    span = f"${high:.4f}" if low == high else f"${low:.4f} to ${high:.4f}"
+    best = min(terms.offers, key=lambda offer: offer.price)
+    where = f" in {best.zone}" if best.zone else ""
+    then = max((offer.price for offer in terms.instead), default=0.0)
+    source = next((f" ({offer.source})" for offer in (*terms.offers, *terms.instead) if offer.source), "")
+    until = terms.deadline(datetime.now(UTC))
+    reason = "CAP" if terms.hours < terms.limit else "HOURS"
+    lines = [
+        ("run", f"{run_id}: {what}"),
+        (
+            "machine",
+            f"{terms.nodes} x {' or '.join(types)}, {terms.market}" + (f", in {', '.join(zones)}" * bool(zones)),
+        ),
+        ("price", f"{span} an hour each, lowest for {best.type}{where}{source if not then else ''}"),
+        *([("or else", f"on demand at up to ${then:.4f}, if there is no spot machine{source}")] if then else []),
+        ("at most", f"${terms.most:.2f} if it lasts until its deadline" + _spent(terms)),
+        ("deadline", f"{until:%a %Y-%m-%d %H:%M} UTC, in {terms.hours:.1f} hours, which is where {reason} ends it"),
+    ]
+    return "\n".join(f"{name:<9} {text}" for name, text in lines)
+
+
+def agreed(run_id: str, what: str, terms: Terms, given: argparse.Namespace) -> bool:
+    """Show the terms and ask; False for a dry run, or after a no. Raises UserError where nobody can be asked."""
+    if given.dry_run:
+        if given.json:
+            print_json(as_tree(run_id, terms))
+        else:
+            print(described(run_id, what, terms))
+        return False
+    say(described(run_id, what, terms))
+    if given.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UserError("there is no terminal to ask on; say YES=1, or DRY=1 to see the price only")
+    print("start it? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return True
+    say("nothing is started")
+    return False
+
+
+def as_tree(run_id: str, terms: Terms) -> dict[str, Any]:
+    return {
+        "run": run_id,
+        "market": terms.market,
+        "types": list(dict.fromkeys(offer.type for offer in terms.offers)),
+        **terms.request(datetime.now(UTC)),
+        "hours": round(terms.hours, 2),
+        "most_dollars": round(terms.most, 2),
+        "spent_dollars": round(terms.spent, 2),
+    }
+
+
+def begin(
+    outputs: Outputs,
+    run_id: str,
+    request: dict[str, Any],
+    terms: Terms,
+    group: fleet.Group,
+    recipe: bytes | None = None,
+) -> None:
+    """Claim the stack for a run, and ask for its machines; all of it or, if it fails, none.
+
+    `request` lacks only what the terms say. Raises UserError if another run has the stack.
+    """
+    mark, outcome = record.new_mark(), record.key(run_id, "outcome.json")
+    before = record.read(outputs, outcome)
+    done: list[str] = []
+    try:
+        record.claim(outputs, run_id, mark)
+        now = datetime.now(UTC)
+        fleet.set_deadline(outputs, terms.deadline(now))
+        fleet.set_market(outputs, terms.market)
+        if recipe is not None:
+            record.write(outputs, request["config"], recipe)
+        done.append("request")
+        record.write_json(outputs, record.key(run_id, "request.json"), {**request, **terms.request(now)})
+        if group.desired < terms.nodes:
+            done.append("capacity")
+            fleet.set_capacity(outputs, terms.nodes)
+    except BaseException as error:
+        with uninterrupted():
+            _undo(outputs, run_id, mark, group, done, before or _never(error))
+        raise
+
+
+def _undo(outputs: Outputs, run_id: str, mark: str, group: fleet.Group, done: list[str], outcome: bytes) -> None:
+    """Leave nothing of a start that failed; what AWS does not let us take back is told."""
+    try:
+        if not record.release(outputs, run_id, mark):
+            return  # another run has the stack: nothing was begun
+        if "capacity" in done:
+            fleet.set_capacity(outputs, group.desired)
+        if group.is_empty:
+            fleet.clear_deadline(outputs)
+        if "request" in done:
+            record.write(outputs, record.key(run_id, "outcome.json"), outcome)
+    except Exception:
+        say(
+            f"AWS does not take back what was begun of {run_id}: say `make stop RUN={run_id}` as soon as it answers "
+            "(no machine outlives the deadline in any case)"
+        )
+
+
+def _never(error: BaseException) -> bytes:
+    why = " ".join(str(error).split()) or "interrupted by the operator"
+    tree: dict[str, Any] = {
+        "outcome": "failed",
+        "reason": f"no machine was started: {why}",
+        "exit_code": None,
+        "last_lines": [],
+    }
+    return (json.dumps(tree, indent=2) + "\n").encode()
+
+
+def wake(outputs: Outputs, run_id: str, group: fleet.Group) -> None:
+    """Hand the run to machines that idle in the group; one that boots takes it up by itself."""
+    for instance in sorted(agent.online(outputs, list(group.instances))):
+        answer = agent.tell(outputs, outputs.document_run, instance, run_id=run_id)
+        told = (answer.stdout if answer.ok else answer.stderr).strip() or answer.status
+        say(f"machine {instance}: {told}")
+
+
+def _spent(terms: Terms) -> str:
+    return f", besides ${terms.spent:.2f} spent before; the cap is ${terms.cap:.2f}" if terms.spent else ""
+
+
+def _number(text: str, name: str, whole: bool = False) -> float:
+    """A positive number that the operator gave. Raises UserError."""
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < 1e6:  # nan too
+        raise UserError(f"{name} is {text!r}, not a {'whole ' * whole}number above zero; for example {name}=4")
+    return value
