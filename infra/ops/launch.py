@@ -81,6 +81,14 @@ def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--json", action="store_true", help="print the run and its terms as JSON")
 
 
+def require_free(outputs: Outputs) -> None:
+    """Raise UserError if no run can start: there is no image, or another run has the stack."""
+    if not outputs.image_digest:
+        raise UserError("the stack has no image yet, and machines start the run from it; `make image`")
+    if busy := record.active_run(outputs):
+        raise UserError(record.taken(outputs, busy))
+
+
 def settle(
     outputs: Outputs, given: argparse.Namespace, cap: float | None = None, spent: float = 0.0
 ) -> tuple[Terms, fleet.Group]:
@@ -194,10 +202,10 @@ def begin(
         now = datetime.now(UTC)
         fleet.set_deadline(outputs, terms.deadline(now))
         fleet.set_market(outputs, terms.market)
-        if recipe is not None:
-            record.write(outputs, request["config"], recipe)
         done.append("request")
         record.write_json(outputs, record.key(run_id, "request.json"), {**request, **terms.request(now)})
+        if recipe is not None:
+            record.write(outputs, request["config"], recipe)
         if group.desired < terms.nodes:
             done.append("capacity")
             fleet.set_capacity(outputs, terms.nodes)
@@ -216,7 +224,7 @@ def _undo(outputs: Outputs, run_id: str, mark: str, group: fleet.Group, done: li
             fleet.set_capacity(outputs, group.desired)
         if group.is_empty:
             fleet.clear_deadline(outputs)
-        if "request" in done:
+        if "request" in done and record.read(outputs, record.key(run_id, "request.json")):
             record.write(outputs, record.key(run_id, "outcome.json"), outcome)
     except Exception:
         say(

@@ -152,7 +152,7 @@ def release(outputs: Outputs, run_id: str, mark: str | None = None) -> bool:
 
 
 def read_record(outputs: Outputs, run_id: str, active: str | None = None) -> Record:
-    """A run as it stands; `active` saves a call where it is known. Raises UserError if there is no such run."""
+    """A run as it stands; raises UserError if there is none. `active`, "" for none, saves a call if known."""
     request = fetch(outputs, key(check_run_id(run_id), "request.json"))
     if request is None:
         raise UserError(f"there is no run {run_id} in s3://{outputs.bucket}/runs/; `make runs` lists them")
@@ -167,7 +167,7 @@ def read_record(outputs: Outputs, run_id: str, active: str | None = None) -> Rec
         return {**found.tree, "phase": "waiting"}
 
     ended = outcome.tree if outcome and outcome.written >= request.written else None
-    named = (active or active_run(outputs)) == run_id
+    named = (active_run(outputs) if active is None else active) == run_id
     return Record(run_id, request.tree, told(status), told(machine), ended, named)
 
 
