@@ -13,8 +13,8 @@ UNSCOPED = {
     "SeeCommands": "ssm:GetCommandInvocation, List*, CancelCommand and DescribeInstanceInformation know no resource",
     "SeePrices": "pricing, service quotas, and CloudWatch's metrics know no resource",
 }
-READ_BY_MACHINES = ("data", "clips", "manifests", "weights", "runs", "active")
-WRITTEN_BY_MACHINES = ("clips", "manifests", "runs", "active")
+READ_BY_MACHINES = ("data", "clips", "manifests", "weights", "runs", "active", "ledger")
+WRITTEN_BY_MACHINES = ("clips", "manifests", "runs", "active", "ledger")
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Settings(BaseModel):
     image_digest: Annotated[str, _matching(r"(sha256:[0-9a-f]{64})?", "empty or sha256: and 64 hexadecimal digits")]
     cap_dollars: Annotated[int, Field(ge=1)]
     deadline_hours: Annotated[int, Field(ge=1, le=168)]
-    idle_minutes: Annotated[int, Field(ge=5, le=240)]
+    idle_minutes: Annotated[int, Field(ge=10, le=240)]
     budget_dollars: Annotated[int, Field(ge=0)]
     email: Annotated[str, _matching(r"(\S+@\S+\.\S+)?", "empty or an e-mail address")]
     bucket_name: Annotated[str, _matching(r"([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?", "empty or the name of a bucket")]

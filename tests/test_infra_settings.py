@@ -23,7 +23,7 @@ WRONG = [
     ("image_digest", "latest", "sha256: and 64 hexadecimal digits"),
     ("cap_dollars", -5, "greater than or equal to 1"),
     ("deadline_hours", 1000, "less than or equal to 168"),
-    ("idle_minutes", 1, "greater than or equal to 5"),
+    ("idle_minutes", 1, "greater than or equal to 10"),
     ("budget_dollars", -1, "greater than or equal to 0"),
     ("email", "nobody", "empty or an e-mail address"),
     ("bucket_name", "Not A Bucket", "empty or the name of a bucket"),
