@@ -16,7 +16,7 @@ DRY ?=
 FORCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench trials drill doctor preview up destroy data train resume stop clean lint format lock clean-demo
+.PHONY: help setup demo test bench trials drill doctor preview up destroy logs data download train resume stop clean lint format lock clean-demo
 
 help: ## print these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ destroy: .venv/ready ## take the stack away; says what stays and its price (YES=
 data: .venv/ready ## bring a folder of raw videos into the bucket, only what is not there (SRC=DIR DRY=1)
 	@$(BIN)/python -m infra.ops.data $(if $(DRY),--dry-run)
 
+download: override export OUT := $(if $(filter file,$(origin OUT)),runs,$(value OUT))
+download: .venv/ready ## fetch a run that has ended and open its report (RUN= OUT=runs ALL=1 PARTIAL=1 OPEN=0)
+	@$(BIN)/python -m infra.ops.download
+
 train: .venv/ready ## train on a GPU machine; says the price and asks (CONFIG= SET="a=b c=d" NODES= SPOT= CAP= HOURS= YES=1 DRY=1)
 	@$(BIN)/python -m infra.ops.train $(if $(YES),--yes) $(if $(DRY),--dry-run)
 
@@ -64,6 +68,9 @@ stop: .venv/ready ## save the run, end it and give its machine back; says what i
 
 clean: .venv/ready ## remove from the machine what ended runs have left there, once S3 has it (RUN=)
 	@$(BIN)/python -m infra.ops.clean
+
+logs: .venv/ready ## what the run prints, from its machine's boot to its end (RUN=, ALL=1)
+	@$(BIN)/python -m infra.ops.logs $(if $(ALL),--all)
 
 lint: .venv/ready ## what CI checks besides the tests: ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
