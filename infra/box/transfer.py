@@ -30,6 +30,7 @@ PART = 16 * 2**20  # bytes of a part; S3 takes 10,000 of them at most, so files 
 PARTS_AT_ONCE = 4
 LONGEST_PAUSE = 15.0  # seconds between two attempts
 MINUTES_AWAY = 30.0  # how long S3 may be away before a download is given up
+DAMAGED_AT_MOST = 3  # times that one thing may arrive damaged: then it is so in S3
 # Answers below 500 that are worth another try; credentials are renewed by botocore.
 PASSING = {"ExpiredToken", "RequestTimeout", "RequestTimeTooSkewed", "SlowDown", "Throttling"}
 
@@ -113,13 +114,14 @@ def insist(action: Callable[[], T], check: Callable[[], None] = nothing, minutes
 
     `check` is called before each attempt and every second of a pause: it raises when waiting makes no sense any more.
     """
-    end, pause = time.monotonic() + minutes * 60, 0.5
+    end, pause, damaged = time.monotonic() + minutes * 60, 0.5, 0
     while True:
         check()
         try:
             return action()
         except Exception as error:
-            if not is_passing(error) or time.monotonic() + pause > end:
+            damaged += isinstance(error, Damaged)
+            if not is_passing(error) or damaged == DAMAGED_AT_MOST or time.monotonic() + pause > end:
                 raise
         until = time.monotonic() + pause * random.uniform(0.7, 1.3)
         while (left := until - time.monotonic()) > 0:

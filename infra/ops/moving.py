@@ -96,10 +96,12 @@ def side_by_side(
 
 
 def _result(job: Future[R]) -> R:
-    from infra.box.transfer import is_passing
+    from infra.box.transfer import Damaged, is_passing
 
     try:
         return job.result()
+    except Damaged as error:
+        raise UserError(f"{error}, and so each time; what lies in the bucket is damaged") from None
     except Exception as error:
         if not is_passing(error) or door.sentence(error):
             raise
