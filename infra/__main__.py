@@ -7,6 +7,7 @@ import pulumi_aws as aws
 
 from infra.account import look_up
 from infra.bucket import make_bucket
+from infra.builder import make_builder
 from infra.documents import make_documents
 from infra.guards import make_budget, make_idle_alarm, make_log_group, make_notices, make_topic
 from infra.machine import image_of, make_group, make_template
@@ -42,8 +43,10 @@ arns: dict[str, pulumi.Input[str]] = {
     # By name: the group's ARN holds a number that AWS deals, and the group needs the role first.
     "group": place.arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{name}"),
     "parameter": place.arn("ssm", f"parameter{parameter_name(stack)}"),
+    "builder": place.arn("codebuild", f"project/{name}"),
 }
 role, profile = make_machine_profile(name, account.partition, arns)
+builder = make_builder(name, repository.repository_url, bucket.bucket, log_group.name, arns)
 boot: dict[str, pulumi.Input[str]] = {
     "STACK": stack,
     "REGION": account.region,
@@ -87,6 +90,7 @@ known: dict[str, pulumi.Input[Any]] = {
     "region": account.region,
     "bucket": bucket.bucket,
     "repository_url": repository.repository_url,
+    "builder": builder.name,
     "asg": group.name,
     "launch_template": template.id,
     "log_group": log_group.name,

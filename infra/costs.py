@@ -19,6 +19,7 @@ RESTING_GB_MONTH = 0.0125
 REGISTRY_GB_MONTH = 0.10
 LOG_GB = 0.50
 ALARM_MONTH = 0.10
+BUILD_MINUTE = 0.01  # of infra/builder.py's COMPUTE
 # What the idle figures suppose to be stored.
 DATA_GB = 10
 IMAGE_GB = 4
@@ -64,6 +65,8 @@ def cost_of(resource: Declared) -> Cost | None:
             return Cost("log", 0, f"${LOG_GB:.2f} per GB written")
         case "MetricAlarm":
             return Cost("idle alarm", ALARM_MONTH, "the same; an account's first ten are free")
+        case "Project":
+            return Cost("image builder", 0, f"${BUILD_MINUTE:.2f} per minute that it builds")
         case "Group":
             return Cost("machines, each", 0, _machine(resource))
         case "VpcEndpoint" if resource.inputs["vpcEndpointType"] == "Interface":

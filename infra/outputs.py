@@ -19,6 +19,7 @@ class Outputs:
     region: str
     bucket: str
     repository_url: str
+    builder: str  # the CodeBuild project of `make image WHERE=aws`
     image_digest: str  # sha256:..., or "" until `make image` has pushed one
     asg: str
     launch_template: str

@@ -44,6 +44,7 @@ class Names:
     topic: str
     group: str
     parameter: str
+    builder: str
 
 
 def policy(*statements: Statement) -> Policy:
@@ -114,6 +115,17 @@ def machine(names: Names) -> Policy:
     )
 
 
+def builder(names: Names) -> Policy:
+    """What the image's builder may do: read its source, push to the registry, write its log."""
+    return policy(
+        _allow("ReadSource", "s3:GetObject s3:GetObjectVersion", f"{names.bucket}/images/*"),
+        _allow("FindBucket", "s3:GetBucketLocation", names.bucket),
+        _allow("RegistryLogin", "ecr:GetAuthorizationToken", "*"),
+        _allow("PushImage", f"{_PULL} {_PUSH}", names.repository),
+        _allow("WriteLog", "logs:CreateLogStream logs:PutLogEvents", f"{names.log_group}:*"),
+    )
+
+
 def operator(
     place: Place, names: Names, documents: list[str], role: str, template: str, tags: dict[str, str]
 ) -> Policy:
@@ -129,6 +141,7 @@ def operator(
         _allow("EndRun", "s3:DeleteObject", f"{names.bucket}/active/*"),
         _allow("RegistryLogin", "ecr:GetAuthorizationToken", "*"),
         _allow("PushImage", f"{_PULL} {_PUSH}", names.repository),
+        _allow("BuildImage", "codebuild:StartBuild codebuild:StopBuild codebuild:BatchGetBuilds", names.builder),
         _allow("ReadLog", "logs:DescribeLogStreams logs:FilterLogEvents logs:GetLogEvents", f"{names.log_group}:*"),
         _allow("RunMachines", _RUN_MACHINES, names.group),
         # UpdateAutoScalingGroup (spot or on demand, run by run) makes AWS ask whether its caller could launch the

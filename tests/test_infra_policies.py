@@ -18,6 +18,7 @@ NAMES = policies.Names(
     topic=PLACE.arn("sns", "ours"),
     group=PLACE.arn("autoscaling", "autoScalingGroup:*:autoScalingGroupName/ours"),
     parameter=PLACE.arn("ssm", "parameter/ours"),
+    builder=PLACE.arn("codebuild", "project/ours"),
 )
 MACHINE = policies.machine(NAMES)
 TAGS = {"project": "slowfast-emotion", "stack": "dev"}

@@ -55,6 +55,7 @@ OUTPUTS = Outputs(
     region=REGION,
     bucket="kept-bucket",
     repository_url=f"123456789012.dkr.ecr.{REGION}.amazonaws.com/slowfast-emotion-dev",
+    builder="slowfast-emotion-dev",
     image_digest="",
     asg="slowfast-emotion-dev",
     launch_template="lt-0",
