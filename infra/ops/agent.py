@@ -40,11 +40,8 @@ def online(outputs: Outputs, instances: list[str]) -> set[str]:
     return {found["InstanceId"] for found in answer["InstanceInformationList"] if found["PingStatus"] == "Online"}
 
 
-def tell(outputs: Outputs, document: str, instance: str, **parameters: str) -> Answer:
-    """Run one of the stack's documents on one machine and wait for its end.
-
-    Raises UserError if the machine takes no commands.
-    """
+def send(outputs: Outputs, document: str, instance: str, **parameters: str) -> str:
+    """Send a document of the stack to one machine; returns the command's id. Raises UserError if it takes none."""
     ssm = client("ssm", outputs.region)
     try:
         sent = ssm.send_command(
@@ -52,26 +49,39 @@ def tell(outputs: Outputs, document: str, instance: str, **parameters: str) -> A
             DocumentName=document,
             Parameters={name: [value] for name, value in parameters.items()},
             TimeoutSeconds=60,  # until it has begun
-        )["Command"]["CommandId"]
+        )
     except ssm.exceptions.InvalidInstanceId:
         raise UserError(f"machine {instance} takes no commands (still booting, or gone); `make status` tells") from None
-    end, pause = time.monotonic() + PATIENCE, FIRST_PAUSE
-    while True:
+    return str(sent["Command"]["CommandId"])
+
+
+def answer(outputs: Outputs, instance: str, command: str) -> Answer | None:
+    """How a command ended, None while it goes on."""
+    ssm = client("ssm", outputs.region)
+    try:
+        found = ssm.get_command_invocation(CommandId=command, InstanceId=instance)
+    except ssm.exceptions.InvocationDoesNotExist:  # known a moment after it was sent
+        return None
+    if found["Status"] in GOING:
+        return None
+    said = (found.get("StandardOutputContent", ""), found.get("StandardErrorContent", ""))
+    return Answer(instance, found["Status"], found.get("ResponseCode", -1), *said)
+
+
+def tell(
+    outputs: Outputs, document: str, instance: str, *, patience: float = PATIENCE, **parameters: str
+) -> Answer:
+    """Run one of the stack's documents on one machine and wait for its end, so many seconds at most.
+
+    Raises UserError if the machine takes no commands, or does not answer.
+    """
+    command = send(outputs, document, instance, **parameters)
+    end, pause = time.monotonic() + patience, FIRST_PAUSE
+    while time.monotonic() < end:
         time.sleep(pause)
         pause = min(1.5 * pause, LONGEST_PAUSE)
-        try:
-            found = ssm.get_command_invocation(CommandId=sent, InstanceId=instance)
-        except ssm.exceptions.InvocationDoesNotExist:  # known a moment after it was sent
-            found = {"Status": "Pending"}
-        if found["Status"] not in GOING:
-            return Answer(
-                instance,
-                found["Status"],
-                found.get("ResponseCode", -1),
-                found.get("StandardOutputContent", ""),
-                found.get("StandardErrorContent", ""),
-            )
-        if time.monotonic() > end:
-            raise UserError(
-                f"machine {instance} has not answered {document} for {PATIENCE / 60:.0f} minutes; `make status` tells"
-            )
+        if (ended := answer(outputs, instance, command)) is not None:
+            return ended
+    raise UserError(
+        f"machine {instance} has not answered {document} for {patience:.0f} s; `make status` tells"
+    )

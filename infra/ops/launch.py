@@ -132,7 +132,8 @@ def described(run_id: str, what: str, terms: Terms) -> str:
     span = f"${high:.4f}" if low == high else f"${low:.4f} to ${high:.4f}"
     best = min(terms.offers, key=lambda offer: offer.price)
     where = f" in {best.zone}" if best.zone else ""
-    then = max((offer.price for offer in terms.instead), default=0.0)
+    then = terms.without_spot().price if terms.instead else 0.0
+    most = max(terms.most, terms.without_spot().most if then else 0.0)
     source = next((f" ({offer.source})" for offer in (*terms.offers, *terms.instead) if offer.source), "")
     until = terms.deadline(datetime.now(UTC))
     reason = "CAP" if terms.hours < terms.limit else "HOURS"
@@ -144,7 +145,7 @@ def described(run_id: str, what: str, terms: Terms) -> str:
         ),
         ("price", f"{span} an hour each, lowest for {best.type}{where}{source if not then else ''}"),
         *([("or else", f"on demand at up to ${then:.4f}, if there is no spot machine{source}")] if then else []),
-        ("at most", f"${terms.most:.2f} if it lasts until its deadline" + _spent(terms)),
+        ("at most", f"${most:.2f} if it lasts until its deadline" + _spent(terms)),
         ("deadline", f"{until:%a %Y-%m-%d %H:%M} UTC, in {terms.hours:.1f} hours, which is where {reason} ends it"),
     ]
     return "\n".join(f"{name:<9} {text}" for name, text in lines)

@@ -1,0 +1,269 @@
+"""An operator at work: a stack in a local cloud, with data, and the verbs run in this process over real HTTP.
+
+with operating(folder) as office:           # a cloud and a proxy that counts and upsets calls (calls.py)
+    desk = office.desk(monkeypatch, folder)  # a fresh stack; desk.do("train", "--yes") is (exit code, stdout, stderr)
+    desk.machine_comes(); desk.tells("status.json", {...})
+"""
+
+import importlib
+import io
+import itertools
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calls import Calls, calls
+from cloud import REGION, Cloud, cloud
+
+from infra.ops import door
+from infra.outputs import Outputs, parameter_name, tags
+
+ROOT = Path(__file__).parents[1]
+DIGEST = "sha256:" + "ab" * 32
+NUMBERS = itertools.count(1)
+# Spot prices that differ by zone; moto's are all the same.
+SPOT = {("g6.xlarge", "us-east-1a"): 0.31, ("g5.xlarge", "us-east-1b"): 0.4}
+LISTED = {"g6.xlarge": 0.8048, "g5.xlarge": 1.006}
+
+
+def list_price(call: Any) -> dict[str, Any]:
+    """What the price list answers for the type that is asked for."""
+    (name,) = [f["Value"] for f in call.parameters["Filters"] if f["Field"] == "instanceType"]
+    if name not in LISTED:
+        return {"FormatVersion": "aws_v1", "PriceList": []}
+    dimension = {"unit": "Hrs", "pricePerUnit": {"USD": f"{LISTED[name]:.10f}"}}
+    product = {"product": {}, "terms": {"OnDemand": {"SKU.TERM": {"priceDimensions": {"SKU.TERM.RATE": dimension}}}}}
+    return {"FormatVersion": "aws_v1", "PriceList": [json.dumps(product)]}
+
+
+def spot_history(_: Any) -> bytes:
+    rows = "".join(
+        f"<item><instanceType>{name}</instanceType><availabilityZone>{zone}</availabilityZone>"
+        f"<spotPrice>{price}</spotPrice><productDescription>Linux/UNIX</productDescription></item>"
+        for (name, zone), price in SPOT.items()
+    )
+    answer = f"<DescribeSpotPriceHistoryResponse><spotPriceHistorySet>{rows}</spotPriceHistorySet>"
+    return f"{answer}</DescribeSpotPriceHistoryResponse>".encode()
+
+
+def activities(*refusals: str) -> bytes:
+    """Scaling activities that have failed just now, newest first."""
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    rows = "".join(
+        f"<member><ActivityId>{n}</ActivityId><AutoScalingGroupName>g</AutoScalingGroupName><Cause>c</Cause>"
+        f"<StartTime>{when}</StartTime><StatusCode>Failed</StatusCode><StatusMessage>{why}</StatusMessage></member>"
+        for n, why in enumerate(refusals)
+    )
+    answer = f"<DescribeScalingActivitiesResult><Activities>{rows}</Activities></DescribeScalingActivitiesResult>"
+    return f"<DescribeScalingActivitiesResponse>{answer}</DescribeScalingActivitiesResponse>".encode()
+
+
+@dataclass
+class Desk:
+    """One operator's desk: a stack of its own, and a folder to stand in."""
+
+    aws: Cloud
+    seen: Calls
+    outputs: Outputs
+    folder: Path
+    online: list[str] = field(default_factory=list)  # machines that take commands
+    answers: dict[str, tuple[int, str]] = field(default_factory=dict)  # by document: exit code and what it prints
+
+    def do(self, verb: str, *arguments: str) -> tuple[int, str, str]:
+        """Run a verb; its exit code, stdout and stderr."""
+        module = importlib.import_module(f"infra.ops.{verb}")
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = module.main(list(arguments))
+        return code, out.getvalue(), err.getvalue()
+
+    # What stands in the cloud.
+    def put(self, key: str, body: str | bytes | dict[str, Any]) -> None:
+        data = json.dumps(body) if isinstance(body, dict) else body
+        self.aws.client("s3").put_object(Bucket=self.outputs.bucket, Key=key, Body=data)
+
+    def get(self, key: str) -> bytes | None:
+        s3 = self.aws.client("s3")
+        try:
+            return bytes(s3.get_object(Bucket=self.outputs.bucket, Key=key)["Body"].read())
+        except s3.exceptions.NoSuchKey:
+            return None
+
+    def tree(self, key: str) -> dict[str, Any]:
+        text = self.get(key)
+        assert text is not None, f"{key} is not there"
+        return dict(json.loads(text))
+
+    def keys(self, prefix: str) -> list[str]:
+        found = self.aws.client("s3").list_objects_v2(Bucket=self.outputs.bucket, Prefix=prefix)
+        return [item["Key"] for item in found.get("Contents", ())]
+
+    def runs(self) -> list[str]:
+        return sorted({key.split("/")[1] for key in self.keys("runs/")})
+
+    def active(self) -> str | None:
+        text = self.get(f"active/{self.outputs.stack}")
+        return text.decode() if text else None
+
+    def group(self) -> dict[str, Any]:
+        groups = self.aws.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[self.outputs.asg])
+        return dict(groups["AutoScalingGroups"][0])
+
+    def capacity(self) -> int:
+        return int(self.group()["DesiredCapacity"])
+
+    def deadlines(self) -> list[Any]:
+        autoscaling = self.aws.client("autoscaling")
+        found = autoscaling.describe_scheduled_actions(AutoScalingGroupName=self.outputs.asg)
+        return [action["StartTime"] for action in found["ScheduledUpdateGroupActions"]]
+
+    def machines(self) -> list[str]:
+        return [instance["InstanceId"] for instance in self.group()["Instances"]]
+
+    def set_capacity(self, machines: int) -> None:
+        self.aws.client("autoscaling").set_desired_capacity(
+            AutoScalingGroupName=self.outputs.asg, DesiredCapacity=machines
+        )
+
+    def is_at_rest(self) -> bool:
+        """No machine, none asked for, and no run that one would take up."""
+        return self.capacity() == 0 and self.machines() == [] and self.active() is None
+
+    # What a machine does.
+    def tells(self, run_id: str, name: str, tree: dict[str, Any]) -> None:
+        self.put(f"runs/{run_id}/{name}", tree)
+
+    def hands_in(self, run_id: str, outcome: str = "stopped", reason: str = "stopped by the operator") -> None:
+        """What the courier does at a run's end: the last word, the note, and the machine."""
+        self.tells(run_id, "machine.json", {"phase": "ended", "dollars": 1.5})
+        told = {"outcome": outcome, "reason": reason, "exit_code": 143, "last_lines": []}
+        self.tells(run_id, "outcome.json", told)
+        if self.active() == run_id:
+            self.aws.client("s3").delete_object(Bucket=self.outputs.bucket, Key=f"active/{self.outputs.stack}")
+        self.set_capacity(0)
+
+    def listen(self) -> None:
+        """Let SSM know the machines of `online`, and answer documents by `answers`."""
+        sent: dict[str, str] = {}
+
+        def information(call: Any) -> dict[str, Any]:
+            (wanted,) = [f["Values"] for f in call.parameters["Filters"] if f["Key"] == "InstanceIds"]
+            found = [name for name in wanted if name in self.online]
+            return {"InstanceInformationList": [{"InstanceId": name, "PingStatus": "Online"} for name in found]}
+
+        def send(call: Any) -> dict[str, Any]:
+            name = f"{len(sent):08}-0000-4000-8000-000000000000"
+            sent[name] = call.parameters["DocumentName"].rpartition("-")[2]
+            return {"Command": {"CommandId": name}}
+
+        def invocation(call: Any) -> dict[str, Any]:
+            code, text = self.answers.get(sent[call.parameters["CommandId"]], (0, ""))
+            status, stream = ("Success", "Output") if code == 0 else ("Failed", "Error")
+            return {"Status": status, "ResponseCode": code, f"Standard{stream}Content": text}
+
+        self.seen.answers["ssm:DescribeInstanceInformation"] = information
+        self.seen.answers["ssm:SendCommand"] = send
+        self.seen.answers["ssm:GetCommandInvocation"] = invocation
+
+
+@dataclass
+class Office:
+    aws: Cloud
+    seen: Calls
+
+    def desk(self, monkeypatch: pytest.MonkeyPatch, folder: Path, **more: Any) -> Desk:
+        """A stack of its own with manifest and clips, and this process as its operator's; `more` are outputs."""
+        stack = f"t{next(NUMBERS)}"
+        desk = Desk(self.aws, self.seen, replace(outputs_for(stack), **more), folder)
+        make_stack(self.aws, desk.outputs)
+        for key in ("manifests/all/manifest.csv", "manifests/all/manifest.json", "clips/all/a.npz"):
+            desk.put(key, b"x")
+        for name in [name for name in os.environ if name.startswith(("AWS_", "PULUMI_"))]:
+            monkeypatch.delenv(name)
+        for name, value in (self.aws.environment() | {"AWS_ENDPOINT_URL": self.seen.url, "STACK": stack}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("sys.stdin", io.StringIO())
+        shutil.copy(ROOT / "Pulumi.yaml", folder)
+        self.seen.reset()
+        self.seen.answers |= {"pricing:GetProducts": list_price, "ec2:DescribeSpotPriceHistory": spot_history}
+        desk.listen()
+        return desk
+
+
+def outputs_for(stack: str) -> Outputs:
+    name = f"slowfast-emotion-{stack}"
+    return Outputs(
+        stack=stack,
+        region=REGION,
+        bucket=f"{name}-bucket",
+        repository_url=f"123456789012.dkr.ecr.{REGION}.amazonaws.com/{name}",
+        builder=name,
+        image_digest=DIGEST,
+        asg=name,
+        launch_template="lt-0",
+        log_group=f"/{name}",
+        topic=f"arn:aws:sns:{REGION}:123456789012:{name}",
+        role="arn:aws:iam::123456789012:role/machine",
+        operator_policy="arn:aws:iam::123456789012:policy/operator",
+        document_run=f"{name}-run",
+        document_stop=f"{name}-stop",
+        document_status=f"{name}-status",
+        document_clean=f"{name}-clean",
+        instance_types=("g6.xlarge", "g5.xlarge"),
+        market="spot-then-on-demand",
+        nodes=2,
+        cap_dollars=20,
+        deadline_hours=24,
+        idle_minutes=20,
+        keep_data=True,
+    )
+
+
+def make_stack(aws: Cloud, outputs: Outputs) -> None:
+    """What `make up` makes, as far as the verbs look at it."""
+    ec2, name = aws.client("ec2"), outputs.asg
+    aws.client("s3").create_bucket(Bucket=outputs.bucket)
+    image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    ec2.create_launch_template(LaunchTemplateName=name, LaunchTemplateData={"ImageId": image})
+    subnets = ec2.describe_subnets()["Subnets"]
+    aws.client("autoscaling").create_auto_scaling_group(
+        AutoScalingGroupName=name,
+        MinSize=0,
+        MaxSize=outputs.nodes,
+        DesiredCapacity=0,
+        VPCZoneIdentifier=",".join(s["SubnetId"] for s in subnets if s["AvailabilityZone"][-1] in "ab"),
+        MixedInstancesPolicy={
+            "InstancesDistribution": {"OnDemandPercentageAboveBaseCapacity": 0},
+            "LaunchTemplate": {
+                "LaunchTemplateSpecification": {"LaunchTemplateName": name, "Version": "$Latest"},
+                "Overrides": [{"InstanceType": kind} for kind in outputs.instance_types],
+            },
+        },
+        Tags=[{"Key": k, "Value": v, "PropagateAtLaunch": True} for k, v in tags(outputs.stack).items()],
+    )
+    text = json.dumps(asdict(outputs))
+    aws.client("ssm").put_parameter(Name=parameter_name(outputs.stack), Value=text, Type="String")
+
+
+@contextmanager
+def operating(folder: Path) -> Iterator[Office]:
+    with cloud(folder) as aws, calls(aws.url) as seen:
+        door.client.cache_clear()
+        yield Office(aws, seen)
+        door.client.cache_clear()
+
+
+def environment(desk: Desk) -> dict[str, str]:
+    """For a verb in a process of its own."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "PULUMI_"))}
+    more = {"AWS_ENDPOINT_URL": desk.seen.url, "STACK": desk.outputs.stack, "PYTHONPATH": str(ROOT)}
+    return clean | desk.aws.environment() | more | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
