@@ -4,22 +4,27 @@ Real processes over gloo; each start takes seconds, so there are few.
 """
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from toys import TINY, fit_words, make_corpus
+from toys import TINY, fit_words, make_corpus, wait_until
 
 from manifests.table import read_manifest, write_manifest
 from trainer.__main__ import main
 from trainer.evaluate import predict_views
-from trainer.processes import Processes
+from trainer.processes import Processes, meet
 from trainer.run import read_json, read_metrics
 
 # What two processes compute as one does: BatchNorm over half a batch is another function, each drops out by itself, and
@@ -49,10 +54,10 @@ def one(corpus, tmp_path_factory):
     return run
 
 
-def start_two(words):
+def start_two(words, *options):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *options]
     return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--", "trainer",
-         *words],
+        [sys.executable, *torchrun, "-m", "--", "trainer", *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,
     )  # fmt: skip
@@ -110,6 +115,39 @@ def test_two_processes_run_the_folds_of_a_protocol_together_and_one_of_them_pool
     assert len(pd.read_csv(tmp_path / "cv" / "predictions.csv")) == len(read_manifest(manifest).rows)
     assert said.count("report: ") == 2  # one for each fold
     assert said.count("page: ") == 1
+
+
+def test_a_run_whose_process_is_killed_is_taken_up_again_by_all_of_them(corpus, tmp_path):
+    run = tmp_path / "run"
+    process = start_two(fit_words(corpus, run, *ALIKE), "--max-restarts=3")
+    try:
+        wait_until(lambda: (read_json(run / "status.json") or {}).get("step", 0) >= 9, "the second epoch has begun")
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(workers[1]), signal.SIGKILL)
+        complained = process.communicate(timeout=240)[1]
+        assert process.returncode == 0, complained
+    finally:
+        process.kill()
+    steps = [line["step"] for line in read_metrics(run) if line["kind"] == "step"]
+    assert steps == sorted(set(steps))
+    assert read_json(run / "outcome.json")["outcome"] == "finished"
+
+
+@given(early=st.lists(st.integers(0, 2), unique=True, max_size=3))
+@settings(deadline=None, max_examples=10)
+def test_processes_that_start_again_share_a_word_that_none_of_the_dead_knew(early):
+    """Those in `early` are there before the others, and find in the store what the dead have left."""
+    store, world = dist.HashStore(), 3
+    words = []
+    for _ in range(3):
+        with ThreadPoolExecutor(world) as pool:
+            jobs = [pool.submit(meet, store, rank, world) for rank in early]
+            time.sleep(0.05)
+            jobs += [pool.submit(meet, store, rank, world) for rank in range(world) if rank not in early]
+            agreed = {job.result(timeout=60) for job in jobs}
+        assert len(agreed) == 1
+        words += agreed
+    assert len(set(words)) == 3
 
 
 class Mean(nn.Module):

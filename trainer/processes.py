@@ -12,6 +12,8 @@ stop, to checkpoint, whether the loss is still a number) they decide on the same
 """
 
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from manifests.errors import UserError
@@ -116,11 +119,34 @@ def joined(device: str) -> Iterator[Processes]:
                 "say torchrun --nproc-per-node gpu"
             )
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    store, rank, _ = next(rendezvous("env://", timeout=PATIENCE))
+    store = dist.PrefixStore(meet(store, rank, world), store)
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
     try:
         yield Processes(dist.get_rank(), world)
     finally:
         dist.destroy_process_group()
+
+
+def meet(store: dist.Store, rank: int, world: int) -> str:
+    """A word that only the processes of this very start share, and all of them do; waits for those not here yet.
+
+    torchrun keeps one store through all of its restarts, and gloo looks there for the others' addresses: those of the
+    processes that died, if it comes too early, and then waits in vain (seen with torch 2.14).
+    """
+    mine = secrets.token_hex(8)
+    store.set(f"here/{rank}", mine)
+    while True:
+        if rank == 0:
+            store.set("all", " ".join(store.get(f"here/{each}").decode() for each in range(world)))
+        # Whoever finds himself in it agrees; to a word with a dead one's name in it somebody never does.
+        word = store.get("all").decode()
+        if mine in word.split():
+            store.set(f"agreed/{rank}", word)
+            if all(store.get(f"agreed/{each}").decode() == word for each in range(world)):
+                return word
+        time.sleep(0.02)
 
 
 def stop_together(run: Run, processes: Processes) -> None:
