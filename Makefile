@@ -26,8 +26,8 @@ setup: .venv/ready ## make .venv with everything in it (the other verbs do this 
 demo: .venv/ready ## the whole line on a drawn corpus, or on your videos: make demo DATA=/videos OUT=runs/mine
 	@$(BIN)/python -m trainer demo --out $(OUT) $(if $(DATA),--data "$(DATA)")
 
-test: .venv/ready ## all tests, on the CPU
-	@$(BIN)/python -m pytest
+test: .venv/ready ## all tests, on the CPU, two files at a time
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: .venv/ready ## what manifests, preparing, loading and training cost; a table each
 	@for part in manifests prepare loader train processes; do $(BIN)/python tests/bench_$$part.py || exit 1; done
