@@ -8,6 +8,7 @@ from infra.ops.command import parser, print_json, run, say
 from infra.ops.door import stack_outputs
 from infra.ops.errors import UserError
 from infra.ops.fleet import find_machines
+from infra.ops.record import active_run
 from infra.ops.stack import cli, pulumi, read_settings
 from infra.outputs import Outputs
 
@@ -37,12 +38,9 @@ def destroy(stack: str, yes: bool, force: bool, dry_run: bool, as_json: bool) ->
         raise UserError("no AWS region is set; `pulumi config set aws:region REGION` or AWS_REGION chooses one")
     if not (yes or dry_run or sys.stdin.isatty()):
         raise UserError("there is no terminal to ask on; say `make destroy YES=1`, or DRY=1 to see what would stay")
-    machines = [machine.id for machine in find_machines(settings.region, stack)]
-    if machines and not (force or dry_run):
-        raise UserError(
-            f"{len(machines)} machine(s) of the stack run ({', '.join(machines)}); `make stop` saves and ends them"
-        )
     outputs = known_outputs(stack, settings.region)
+    if not (force or dry_run):
+        refuse_at_work(settings.region, stack, outputs)
     stays = what_stays(outputs) if outputs else {}
     if outputs:
         say(farewell(outputs, stays))
@@ -52,6 +50,17 @@ def destroy(stack: str, yes: bool, force: bool, dry_run: bool, as_json: bool) ->
         print_json(stays)
     elif outputs and not dry_run:
         say(f"the stack {stack} is gone" + (f"; `make up` takes {outputs.bucket} up again" if stays else ""))
+
+
+def refuse_at_work(region: str, stack: str, outputs: Outputs | None) -> None:
+    """Raise UserError while machines of the stack run, or one is asked for."""
+    machines = [machine.id for machine in find_machines(region, stack)]
+    active = active_run(outputs) if outputs else None
+    if machines:
+        what = f"run {active} is on {', '.join(machines)}" if active else f"machines run: {', '.join(machines)}"
+        raise UserError(f"{what}; `make stop` saves and ends what is there")
+    if active:
+        raise UserError(f"run {active} waits for its machine; `make stop` takes it back")
 
 
 def known_outputs(stack: str, region: str) -> Outputs | None:
