@@ -1,6 +1,7 @@
 """make destroy: take the stack away. Says what stays, which is the bucket with data and runs, and its price."""
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 from infra.ops import storage
@@ -55,7 +56,9 @@ def destroy(stack: str, yes: bool, force: bool, dry_run: bool, as_json: bool) ->
 def refuse_at_work(region: str, stack: str, outputs: Outputs | None) -> None:
     """Raise UserError while machines of the stack run, or one is asked for."""
     machines = [machine.id for machine in find_machines(region, stack)]
-    active = active_run(outputs) if outputs else None
+    active = None
+    with suppress(UserError):  # a bucket that is gone names no run
+        active = active_run(outputs) if outputs else None
     if machines:
         what = f"run {active} is on {', '.join(machines)}" if active else f"machines run: {', '.join(machines)}"
         raise UserError(f"{what}; `make stop` saves and ends what is there")

@@ -74,12 +74,14 @@ class Stored:
 
 
 def fetch(outputs: Outputs, name: str) -> Stored | None:
-    """An object of the stack's bucket, None if there is none."""
+    """An object of the stack's bucket, None if there is none. Raises UserError if the bucket is gone."""
     s3 = client("s3", outputs.region)
     try:
         found = s3.get_object(Bucket=outputs.bucket, Key=name)
     except s3.exceptions.NoSuchKey:
         return None
+    except s3.exceptions.NoSuchBucket:
+        raise UserError(f"the bucket {outputs.bucket} is gone; `make up` makes it anew") from None
     return Stored(bytes(found["Body"].read()), found["LastModified"], found["ETag"], found["Metadata"].get("mark"))
 
 
