@@ -34,7 +34,9 @@ class Proxy:
     target: str
     mode: str = "pass"
     only: str = ""  # the mode is for paths with this in them; others pass
+    hold: int | None = None  # bytes of an answer after which the rest waits until there is no such number
     refused: int = 0
+    given: int = 0  # bytes of all answers' bodies
     seen: list[Seen] = field(default_factory=list)
 
     def uploads(self, part_of_path: str) -> list[Seen]:
@@ -82,8 +84,16 @@ class Relay(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", length or str(len(data)))
         self.end_headers()
+        self.give(data[: self.proxy.hold])
+        if self.proxy.hold is not None and len(data) > (held := self.proxy.hold):
+            while self.proxy.hold is not None:
+                time.sleep(0.05)
+            self.give(data[held:])
+
+    def give(self, data: bytes) -> None:
         self.wfile.write(data)
         self.wfile.flush()
+        self.proxy.given += len(data)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = relay
 
@@ -98,7 +108,7 @@ def proxy(target: str) -> Iterator[Proxy]:
         made = Proxy(url, target)
         handler.proxy = made  # type: ignore[attr-defined]
         yield made
-        made.mode = "pass"  # lets go whatever hangs
+        made.mode, made.hold = "pass", None  # lets go whatever hangs
 
 
 @dataclass

@@ -105,10 +105,8 @@ def _refuse(error: OSError) -> None:
 
 def _why_broken(name: str, path: str, is_video: bool) -> str | None:
     """Why a file cannot be what its name says, None if it can."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
+    if _UNPRINTABLE.search(name):  # no manifest can name it
+        return "its name has control characters, or is not UTF-8"
     if not os.path.isfile(path):
         return "no regular file: a pipe, a device or a broken link"
     if not os.access(path, os.R_OK):
