@@ -100,10 +100,10 @@ def fetch_run(outputs: Outputs, found: Record, out: Path, everything: bool) -> d
     folder = out / found.run_id
     wire = Wire(outputs.bucket, outputs.region)
     wanted = [(remote, folder / name) for name, remote in choose(wire.bucket, found, everything)]
-    missing = [(remote, path) for remote, path in wanted if not is_there(remote, path)]
-    total = sum(remote.size for remote, _ in missing)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        missing = [(remote, path) for remote, path in wanted if not is_there(remote, path)]
+        total = sum(remote.size for remote, _ in missing)
         demand_room(folder, total)
         bring(wire, missing, folder, total)
     except OSError as error:
@@ -200,10 +200,14 @@ def described(fetched: dict[str, Any]) -> str:
     return "\n".join(f"{name:<7} {text}" for name, text in lines)
 
 
+def is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
 def show(report: Path) -> None:
     """Open the report where there is a screen and somebody before it."""
     has_screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if has_screen and sys.stdout.isatty() and "SSH_CONNECTION" not in os.environ:
+    if has_screen and is_terminal() and "SSH_CONNECTION" not in os.environ:
         webbrowser.open(report.resolve().as_uri())
 
 
