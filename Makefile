@@ -8,7 +8,7 @@ NODES ?= 1
 # What is said to the verbs travels by environment, never through a shell line; and it is text: make expands nothing in
 # it, so that not even $(shell ...) means something.
 STACK ?= dev
-SAID := STACK CONFIG SET NODES SPOT CAP HOURS MANIFEST CLIPS NAME WAIT RUN NOW SRC ALL PARTIAL OPEN
+SAID := STACK CONFIG SET NODES SPOT CAP HOURS MANIFEST CLIPS NAME WAIT RUN NOW SRC ALL PARTIAL OPEN WHERE BASE
 $(foreach name,$(SAID),$(eval override $(name) := $$(value $(name))))
 export $(SAID)
 YES ?=
@@ -16,7 +16,7 @@ DRY ?=
 FORCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench trials drill doctor preview up destroy logs data download train resume stop clean lint format lock clean-demo
+.PHONY: help setup demo test bench trials drill doctor preview up image destroy logs data download train resume stop clean lint format lock clean-demo
 
 help: ## print these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ preview: .venv/ready ## what `make up` would change
 
 up: .venv/ready ## make the stack in your AWS account; no machine starts (YES=1, DRY=1)
 	@$(BIN)/python -m infra.ops.up $(if $(YES),--yes) $(if $(DRY),--dry-run)
+
+image: .venv/ready ## build the image, push it, and have the next machine use it (WHERE=aws, BASE=, YES=1, DRY=1)
+	@$(BIN)/python -m infra.ops.image $(if $(YES),--yes) $(if $(DRY),--dry-run)
 
 destroy: .venv/ready ## take the stack away; says what stays and its price (YES=1, DRY=1, FORCE=1)
 	@$(BIN)/python -m infra.ops.destroy $(if $(YES),--yes) $(if $(DRY),--dry-run) $(if $(FORCE),--force)

@@ -24,7 +24,8 @@ def make_builder(
     name: str, repository_url: pulumi.Input[str], bucket: pulumi.Input[str], log_group: pulumi.Input[str], arns: Arns
 ) -> aws.codebuild.Project:
     """The CodeBuild project, named as the stack, with a role that may do nothing but build and push."""
-    role = aws.iam.Role(f"{name}-builder", assume_role_policy=json.dumps(policies.assumed_by("codebuild.amazonaws.com")))
+    trust = json.dumps(policies.assumed_by("codebuild.amazonaws.com"))
+    role = aws.iam.Role(f"{name}-builder", assume_role_policy=trust)
     aws.iam.RolePolicy(
         f"{name}-builder",
         role=role.name,
