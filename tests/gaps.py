@@ -10,7 +10,9 @@ from typing import Any
 from moto.autoscaling.models import FakeAutoScalingGroup
 from moto.budgets.responses import BudgetsResponse
 from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.types import Base64EncodedString
 from moto.ec2.models import ec2_backends
+from moto.ec2.models.launch_templates import LaunchTemplateVersion
 from moto.s3.models import FakeBucket, FakeDeleteMarker
 from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.models import ServiceQuotasBackend
@@ -19,6 +21,7 @@ from moto.ssm.models import Parameter, ssm_backends
 plain_update = FakeAutoScalingGroup.update
 plain_type = FakeAutoScalingGroup.instance_type
 plain_launch = FakeAutoScalingGroup.replace_autoscaling_group_instances
+plain_user_data = LaunchTemplateVersion.user_data
 plain_permission = FakeBucket.get_permission
 
 
@@ -27,6 +30,7 @@ def repair(quotas: Path) -> None:
     FakeAutoScalingGroup.update = update_group  # type: ignore[method-assign]
     FakeAutoScalingGroup.instance_type = property(first_type)  # type: ignore[assignment]
     FakeAutoScalingGroup.replace_autoscaling_group_instances = launch  # type: ignore[method-assign]
+    LaunchTemplateVersion.user_data = property(user_data)  # type: ignore[assignment]
     FakeBucket.get_permission = get_permission  # type: ignore[method-assign]
     # Deleting a marker that something is deleted fails without it.
     FakeDeleteMarker.dispose = lambda self, *_, **__: None  # type: ignore[attr-defined]
@@ -69,6 +73,12 @@ def launch(self: Any, count_needed: int, propagated_tags: dict[str, str]) -> Non
     for state in self.instance_states:
         if state.instance.id not in before and policy.get("OnDemandPercentageAboveBaseCapacity") in (0, "0"):
             state.instance.lifecycle = "spot"
+
+
+def user_data(self: Any) -> Any:
+    """moto launches nothing from a template's second version: its user data is of another type there."""
+    text = self.data.get("UserData")
+    return Base64EncodedString(text) if isinstance(text, str) else plain_user_data.fget(self)  # type: ignore[attr-defined]
 
 
 def get_permission(self: Any, action: str, resource: str) -> Any:

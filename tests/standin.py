@@ -83,6 +83,8 @@ class Machine(Box):
         self.write("/var/lib/cloud/data/instance-id", instance.id + "\n")
         self.write(USER_DATA, instance.user_data)
         self.write(f"{STATE}/workload", COURIER)
+        # One card, as far as nvidia-smi tells; torch finds none and computes on the CPU.
+        self.write(f"{STATE}/gpu", "")
         self.write("/opt/stand-ins/shutdown", f"#!/bin/sh\necho now > {STATE}/shutdown\n")
 
     def power_on(self) -> None:
