@@ -1,0 +1,132 @@
+"""What contributors are told is so: functions are there, diffs apply, commands run, tables are the program's own.
+
+Run: pytest tests/test_docs.py
+"""
+
+import ast
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from docs import pages, remarks
+from toys import make_corpus
+from videos import encode
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
+SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", TEXT, re.M | re.S))
+RUFF = Path(sys.executable).with_name("ruff")
+
+
+def fenced(section: str, language: str) -> str:
+    return "".join(re.findall(rf"^```{language}\n(.*?)^```$", SECTIONS[section], re.M | re.S))
+
+
+def definitions(path: Path) -> set[str]:
+    """Names of a module's functions and classes, and `Class.method`."""
+    tree = ast.parse(path.read_text())
+    outer = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    inner = {f"{o.name}.{i.name}" for o in outer for i in ast.walk(o) if isinstance(i, ast.FunctionDef) and i is not o}
+    return {node.name for node in outer} | inner
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of what git knows, with the changes that are not committed yet, and no history."""
+    listed = ("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():
+            (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / "tree" / name)
+    return tmp_path / "tree"
+
+
+def changed(tree: Path, section: str) -> list[list[str]]:
+    """Apply a section's diff to the copy; return its commands, ready to be run there."""
+    env = os.environ | {"GIT_CEILING_DIRECTORIES": str(tree.parent)}
+    done = subprocess.run(
+        ["git", "apply", "--verbose", "-"], cwd=tree, env=env, input=fenced(section, "diff"), capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    touched = re.findall(r"^\+\+\+ b/(\S+\.py)$", fenced(section, "diff"), re.M)
+    for check in (["check"], ["format", "--check"]):
+        subprocess.run([RUFF, *check, *touched], cwd=tree, check=True)
+    commands = [shlex.split(line) for line in fenced(section, "sh").splitlines()]
+    assert commands
+    return [[sys.executable, *words[1:]] if words[0] == "python" else words for words in commands]
+
+
+def run(words: list[str], tree: Path) -> str:
+    # The copy comes before the repository that is installed editable.
+    env = os.environ | {"PYTHONPATH": str(tree)}
+    done = subprocess.run(words, cwd=tree, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("section", ["How a clip flows", "How a command flows"])
+def test_every_station_of_a_flow_is_where_the_table_says(section: str):
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in SECTIONS[section].splitlines() if "|" in line]
+    assert len(rows) > 6
+    for _, _, file, function in rows[2:]:
+        assert function.strip("`") in definitions(ROOT / file.strip("`")), f"{file} has no {function}"
+
+
+def test_every_file_that_is_named_is_there():
+    prose = re.sub(r"^```diff\n.*?^```$", "", TEXT, flags=re.M | re.S)
+    for name in re.findall(r"`((?:tests|trainer|manifests|infra)/[\w/.]+|\.ci/\w+)`", prose):
+        assert (ROOT / name).exists(), name
+    for link in re.findall(r"\]\(([^)#:]+)\)", TEXT):
+        assert (ROOT / ".github" / link).is_file(), link
+
+
+def test_a_corpus_is_added_by_the_diff_and_its_names_are_read(tree: Path):
+    build, check = changed(tree, "How to add a corpus")
+    folders = {"an": "anger", "di": "disgust", "fe": "fear", "ha": "happiness", "sa": "sadness", "su": "surprise"}
+    for subject in range(1, 5):
+        for seed, (code, folder) in enumerate(folders.items(), start=6 * subject):
+            take = tree / "data/enterface" / f"subject {subject}" / folder / "sentence 1" / f"s{subject}_{code}_1.avi"
+            # H.264 in an AVI would have its frames out of order.
+            encode(take.with_suffix(".flv"), frames=8, seed=seed).rename(take)
+    run(build, tree)
+    assert "sound, held against itself, the files" in run(check, tree)
+    facts = json.loads((tree / "manifest.json").read_text())
+    assert (facts["rows"], facts["rejected"]) == (24, {})
+    actors = sorted(actor for part in facts["actors"].values() for actor in part)
+    assert actors == [f"enterface_{number:02}" for number in range(1, 5)]
+
+
+def test_a_model_is_added_by_the_diff_and_trained_by_its_name(tree: Path):
+    (fit,) = changed(tree, "How to add a model")
+    make_corpus(tree, actors=4, takes=1)
+    # As small as can be; what is shown is what is run.
+    small = ["data.size=32", "data.frames=8", "data.batch=4", "data.workers=0", "evaluation.clips=1"]
+    assert "mc3: UAR" in run([*fit, *small, "evaluation.flip=false"], tree)
+    assert "MC3-18" in (tree / "runs/mc3/report.html").read_text()
+
+
+def test_a_verb_is_added_by_the_diff_and_prints_its_help(tree: Path):
+    (tree / ".venv").mkdir()
+    (tree / ".venv" / "ready").touch()
+    help, dry = changed(tree, "How to add a verb")
+    assert "make zones" in run(help, tree).partition("examples:")[2]
+    assert run(dry, tree).strip() == ".venv/bin/python -m infra.ops.zones"
+
+
+def test_what_is_made_from_the_program_is_what_would_be_made_now():
+    for path, text in pages().items():
+        assert path.read_text() == text, "run `python tests/docs.py`"
+
+
+def test_the_reason_behind_a_value_is_found_by_its_setting(tmp_path: Path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("# head\nseed: 1  # any\nmodel:\n  arch: slowfast\n  alpha: 4   # 8x8: frames\nlast: 2\n")
+    assert remarks(recipe) == {"seed": "any", "model.alpha": "8x8: frames"}
