@@ -8,7 +8,7 @@ NODES ?= 1
 # What is said to the verbs travels by environment, never through a shell line; and it is text: make expands nothing in
 # it, so that not even $(shell ...) means something.
 STACK ?= dev
-SAID := STACK CONFIG SET NODES SPOT CAP HOURS MANIFEST CLIPS NAME WAIT RUN NOW SRC ALL PARTIAL OPEN WHERE BASE
+SAID := STACK CONFIG SET NODES SPOT CAP HOURS MANIFEST CLIPS NAME WAIT RUN NOW SRC ALL PARTIAL OPEN REGIONS WHERE BASE
 $(foreach name,$(SAID),$(eval override $(name) := $$(value $(name))))
 export $(SAID)
 YES ?=
@@ -16,7 +16,7 @@ DRY ?=
 FORCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench trials drill doctor preview up image destroy logs data download train resume stop clean lint format lock clean-demo
+.PHONY: help setup demo test bench trials drill doctor preview up image destroy status monitor logs data download train resume stop clean lint format lock clean-demo
 
 help: ## print these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,12 @@ stop: .venv/ready ## save the run, end it and give its machine back; says what i
 
 clean: .venv/ready ## remove from the machine what ended runs have left there, once S3 has it (RUN=)
 	@$(BIN)/python -m infra.ops.clean
+
+status: .venv/ready ## machines, GPUs, disk, run, price; ends with 1 on anything stray (REGIONS=all)
+	@$(BIN)/python -m infra.ops.status
+
+monitor: .venv/ready ## the run as bars and curves that fill the terminal (RUN=, REPLAY=1)
+	@$(BIN)/python -m infra.ops.monitor $(if $(REPLAY),--replay)
 
 logs: .venv/ready ## what the run prints, from its machine's boot to its end (RUN=, ALL=1)
 	@$(BIN)/python -m infra.ops.logs $(if $(ALL),--all)

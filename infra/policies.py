@@ -182,7 +182,7 @@ _SEE_GROUPS = (
     "autoscaling:DescribeAutoScalingGroups autoscaling:DescribeAutoScalingInstances "
     "autoscaling:DescribeScalingActivities autoscaling:DescribeScheduledActions ec2:DescribeInstances "
     "ec2:DescribeInstanceStatus ec2:DescribeInstanceTypes ec2:DescribeInstanceTypeOfferings "
-    "ec2:DescribeSpotPriceHistory ec2:DescribeLaunchTemplateVersions ec2:DescribeImages"
+    "ec2:DescribeSpotPriceHistory ec2:DescribeLaunchTemplateVersions ec2:DescribeImages ec2:DescribeRegions"
 )
 
 

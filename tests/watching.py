@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatch
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from calls import Call
 from cloud import REGION, Cloud
 
 from infra.outputs import PROJECT, Outputs, parameter_name
+from infra.policies import Names, Place, operator
 
 ROOT = Path(__file__).parents[1]
 KNOWN: dict[str, Any] = {
@@ -28,6 +31,7 @@ KNOWN: dict[str, Any] = {
     "idle_minutes": 20,
     "keep_data": True,
 }
+DOCUMENTS = ("-document-run", "-document-stop", "-document-status", "-document-clean", "-document-attach")
 _numbers = count()
 
 
@@ -109,10 +113,9 @@ def stage(aws: Cloud, folder: Path, endpoint: str | None = None) -> Iterator[Sta
     aws.client("s3").create_bucket(Bucket=outputs.bucket)
     aws.client("ssm").put_parameter(Name=parameter_name(name), Value=json.dumps(asdict(outputs)), Type="String")
     yield Stage(aws, outputs, folder, endpoint or aws.url)
-    ec2 = aws.client("ec2")
-    pages = ec2.describe_instances(Filters=[{"Name": "tag:stack", "Values": [name]}])["Reservations"]
-    if found := [machine["InstanceId"] for page in pages for machine in page["Instances"]]:
-        ec2.terminate_instances(InstanceIds=found)
+    groups = aws.client("autoscaling")
+    if groups.describe_auto_scaling_groups(AutoScalingGroupNames=[outputs.asg])["AutoScalingGroups"]:
+        groups.delete_auto_scaling_group(AutoScalingGroupName=outputs.asg, ForceDelete=True)
 
 
 def request(**changes: Any) -> dict[str, Any]:
@@ -168,3 +171,26 @@ def status(**changes: Any) -> dict[str, Any]:
         "val": figures,
         "heartbeat": iso(),
     } | changes
+
+
+def forbidden(desk: Stage, made: list[Call]) -> list[str]:
+    """Those of the calls that the operator's policy does not allow on that stack."""
+    stack, place = desk.outputs, Place("aws", REGION, "123456789012")
+    known = {
+        "bucket": f"arn:aws:s3:::{stack.bucket}",
+        "log_group": place.arn("logs", f"log-group:{stack.log_group}"),
+        "group": f"arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/{stack.asg}",
+        "parameter": place.arn("ssm", f"parameter{parameter_name(stack.stack)}"),
+    }
+    names = Names(**{field.name: known.get(field.name, "arn:aws:none") for field in fields(Names)})
+    documents = [place.arn("ssm", f"document/{name}") for name in vars(stack).values() if str(name).endswith(DOCUMENTS)]
+    told = operator(place, names, documents, "arn:aws:iam::*:role/x", "arn:aws:ec2:*:*:launch-template/x", {})
+    allowed = [
+        (action, pattern) for rule in told["Statement"] for action in rule["Action"] for pattern in rule["Resource"]
+    ]
+    return [
+        f"{call.name} on {resource}"
+        for call in made
+        for resource in call.resources
+        if not any(call.name == action and fnmatch(resource, pattern) for action, pattern in allowed)
+    ]

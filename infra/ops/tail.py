@@ -1,4 +1,4 @@
-"""Follows an object of a run that grows: what has been given out is not given again, and nothing is left out.
+"""Follows objects of a run. Of one that grows, what has been given out is not given again, nor anything left out.
 
 A machine mirrors a growing file by putting it whole again, torn at any byte, and a replacement goes on from the copy
 that it found. So each look asks for a stretch that is known already together with what follows. Where that stretch is
@@ -14,6 +14,29 @@ OVERLAP = 16 * 2**10  # bytes asked for again at each look
 KEPT = 2**20  # bytes remembered, within which a change is found to the byte
 PIECE = 4 * 2**20  # bytes asked for at once
 FIRST = 64 * 2**10  # bytes from the end in which the last lines are looked for first
+
+
+class Copy:
+    """The bytes of a small object, fetched again only when it has changed; None while there is none."""
+
+    def __init__(self, outputs: Outputs, name: str) -> None:
+        self._s3, self._where = client("s3", outputs.region), {"Bucket": outputs.bucket, "Key": name}
+        self._etag: str | None = None
+        self._known: bytes | None = None
+
+    def read(self) -> bytes | None:
+        unless: dict[str, Any] = {"IfNoneMatch": self._etag} if self._etag else {}
+        try:
+            answer = self._s3.get_object(**self._where, **unless)
+        except self._s3.exceptions.NoSuchKey:
+            self._etag = self._known = None
+            return None
+        except self._s3.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] == "304":
+                return self._known
+            raise
+        self._known, self._etag = bytes(answer["Body"].read()), answer["ETag"]
+        return self._known
 
 
 class Tail:
