@@ -16,7 +16,7 @@ DRY ?=
 FORCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench trials drill doctor preview up image destroy status monitor logs data download train resume stop clean lint format lock clean-demo
+.PHONY: help setup demo test bench trials drill doctor preview up image destroy status runs monitor logs data download train resume stop clean lint format lock clean-demo
 
 help: ## print these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ clean: .venv/ready ## remove from the machine what ended runs have left there, o
 
 status: .venv/ready ## machines, GPUs, disk, run, price; ends with 1 on anything stray (REGIONS=all)
 	@$(BIN)/python -m infra.ops.status
+
+runs: .venv/ready ## every run: outcome, test UAR, epochs, hours, price (ALL=1)
+	@$(BIN)/python -m infra.ops.runs
 
 monitor: .venv/ready ## the run as bars and curves that fill the terminal (RUN=, REPLAY=1)
 	@$(BIN)/python -m infra.ops.monitor $(if $(REPLAY),--replay)
