@@ -168,7 +168,7 @@ def test_a_folder_that_holds_half_of_the_shards_gives_the_same_weights_and_predi
 ):
     corpus, run, most = small_disk
     process = start_training(corpus, run, *SETTINGS, f"data.workers={workers}")
-    _, complained = process.communicate(timeout=120)
+    _, complained = process.communicate(timeout=300)
     assert process.returncode == 0, complained
     assert most.value <= ROOM
     assert_same(run, undisturbed)
@@ -181,7 +181,7 @@ def test_killed_in_the_middle_of_an_epoch_it_wants_the_same_shards_again(small_d
     process.kill()
     process.communicate(timeout=30)
     process = start_training(corpus, run, *SETTINGS, "data.workers=1")
-    _, complained = process.communicate(timeout=120)
+    _, complained = process.communicate(timeout=300)
     assert process.returncode == 0, complained
     assert most.value <= ROOM
     assert_same(run, undisturbed)
