@@ -43,6 +43,8 @@ def ours() -> list[str]:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy: setuptools would otherwise take what an earlier build left in the tree."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git here that could tell our files from others")
     for tool, least in (("setuptools", 77), ("wheel", 0)):
         try:
             found = version(tool)
@@ -93,12 +95,10 @@ def test_every_verb_of_the_operator_prints_its_help(target: Path):
         assert "examples:" in python(target, "-m", f"infra.ops.{verb}", "--help")
 
 
-def test_recipes_templates_and_folds_are_found_by_the_code_that_reads_them(target: Path):
+def test_recipes_and_folds_are_found_by_the_code_that_reads_them(target: Path):
     recipe = "from trainer.config import read_config; print(read_config(__import__('pathlib').Path("
     assert "kinetics400" in python(target, "-c", f"{recipe}'slowfast_face.yaml'), []).model.pretrained)")
     assert "ravdess6" in python(target, "-c", "from manifests.splits import named_folds; print(*named_folds())")
-    page = "from trainer.tables import TEMPLATES; print(*(path.name for path in TEMPLATES.iterdir()))"
-    assert "report.html.j2" in python(target, "-c", page)
 
 
 def test_the_version_stands_in_one_place_and_the_code_asks_for_it(target: Path, wheel: Path):
