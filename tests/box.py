@@ -15,6 +15,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from fnmatch import fnmatch
 from pathlib import Path
@@ -227,6 +228,8 @@ def systemctl(arguments: list[str]) -> int:
         if "--quiet" not in arguments:
             print("active" if found else "inactive")
         return 0 if found else 3
+    if verb == "stop" and names[0] in active:
+        return stop_unit(names[0], "--no-block" not in arguments)
     if verb == "list-units":
         print("\n".join(f"{name}.service loaded active running {name}" for name in active))
     elif verb == "enable":
@@ -237,28 +240,59 @@ def systemctl(arguments: list[str]) -> int:
 
 
 def start_unit(name: str) -> int:
-    """Start a unit as its file says: ExecStartPre, then ExecStart in the background and ExecStopPost after it."""
-    template, _, instance = name.partition("@")
-    text = (UNITS / f"{template}@.service").read_text().replace("\\\n", " ").replace("%i", instance)
-    lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    settings = dict(line.split("=", 1) for line in Path(lines["EnvironmentFile"]).read_text().splitlines())
+    """Start a unit as its file says: ExecStartPre, then ExecStart in the background and ExecStopPost after it.
 
-    def execute(line: str) -> int:
-        # systemd expands a word that is a variable by itself; an empty one is no argument.
-        words = [word for part in shlex.split(line.removeprefix("-")) for word in expand(part, settings)]
-        return subprocess.run(words, env={**os.environ, **settings}).returncode
-
-    execute(lines["ExecStartPre"])
+    With Restart=on-failure again and again, as systemd does, unless it is being stopped.
+    """
+    lines, stopping = unit_of(name), threading.Event()
+    execute(lines, "ExecStartPre")
     if (pid := os.fork()) == 0:
-        os.setsid()
-        null = os.open(os.devnull, os.O_RDWR)
-        for stream in range(10):
-            os.dup2(null, stream) if stream < 3 else os.closerange(stream, stream + 1)
-        execute(lines["ExecStart"])
-        execute(lines["ExecStopPost"])
+        leave()
+        signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+        for _ in range(int(lines["StartLimitBurst"])):
+            code = execute(lines, "ExecStart")
+            execute(lines, "ExecStopPost")
+            if not code or lines["Restart"] != "on-failure" or stopping.wait(float(lines["RestartSec"])):
+                break
+            execute(lines, "ExecStartPre")
         os._exit(0)
     remember("units", name, pid=pid)
     return 0
+
+
+def leave() -> None:
+    """Go on in the background, holding nothing of whoever started this."""
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in range(10):
+        os.dup2(null, stream) if stream < 3 else os.closerange(stream, stream + 1)
+
+
+def stop_unit(name: str, wait: bool) -> int:
+    os.kill(recall("units", name)["pid"], signal.SIGTERM)  # not to be started again
+    if not wait:
+        if os.fork() == 0:
+            leave()
+            execute(unit_of(name), "ExecStop")
+            os._exit(0)
+        return 0
+    execute(unit_of(name), "ExecStop")
+    while alive(recall("units", name)["pid"]):
+        time.sleep(0.02)
+    return 0
+
+
+def unit_of(name: str) -> dict[str, str]:
+    template, _, instance = name.partition("@")
+    text = (UNITS / f"{template}@.service").read_text().replace("\\\n", " ").replace("%i", instance)
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+def execute(unit: dict[str, str], line: str) -> int:
+    settings = dict(line.split("=", 1) for line in Path(unit["EnvironmentFile"]).read_text().splitlines())
+    # systemd expands a word that is a variable by itself; an empty one is no argument.
+    words = [word for part in shlex.split(unit[line].removeprefix("-")) for word in expand(part, settings)]
+    return subprocess.run(words, env={**os.environ, **settings}).returncode
 
 
 def expand(word: str, settings: dict[str, str]) -> list[str]:

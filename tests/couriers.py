@@ -121,7 +121,10 @@ class Machine:
         } | changes  # fmt: skip
         return {name: value for name, value in variables.items() if value}
 
-    def start(self, *, fake: bool = True, scratch: str = "scratch", **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self, *, fake: bool = True, scratch: str = "scratch", addresses: int | None = None, **environment: str
+    ) -> subprocess.Popen[str]:  # fmt: skip
+        """Start a courier, with the fake trainer or the real one; it may be held to so many KiB of addresses."""
         home = self.folder / ("home" if fake else "real-home")
         if not home.exists():
             (home / "trainer").mkdir(parents=True) if fake else home.mkdir()
@@ -134,8 +137,9 @@ class Machine:
             (disk / ".charged").write_text(Path("/proc/uptime").read_text().split()[0])
         # Its own lines go to a file, for nobody here reads a pipe.
         with (self.folder / "courier.log").open("a") as log:
+            limit = ["bash", "-c", f'ulimit -v {addresses}; exec "$@"', "limited"] if addresses else []
             process = subprocess.Popen(
-                [sys.executable, "-m", "infra.box.courier", self.run_id, "--scratch", str(disk)],
+                [*limit, sys.executable, "-m", "infra.box.courier", self.run_id, "--scratch", str(disk)],
                 cwd=home, env=self.environment(**environment), stdout=log, stderr=log, text=True,
             )  # fmt: skip
         self.started.append(process)
@@ -215,15 +219,18 @@ def together(story: Callable[..., Any]) -> Callable[..., None]:
 def begun(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Any]]]:
     """The stories of this file, by the tests' ids."""
 
-    def tell(item: Any) -> Any:
-        with new_machine(item.nodeid, tmp_path_factory.mktemp("machine")) as made:
+    folder = tmp_path_factory.mktemp("machines")
+
+    def tell(number: int, item: Any) -> Any:
+        (folder / str(number)).mkdir()
+        with new_machine(item.nodeid, folder / str(number)) as made:
             parameters = item.callspec.params if hasattr(item, "callspec") else {}
             return item.function.story(made, **parameters)
 
     the_cloud()
     chosen = [i for i in request.session.items if i.module is request.module and hasattr(i.function, "story")]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {item.nodeid: pool.submit(tell, item) for item in chosen}
+        yield {item.nodeid: pool.submit(tell, number, item) for number, item in enumerate(chosen)}
         pool.shutdown(cancel_futures=True)
 
 

@@ -63,8 +63,8 @@ def boot(box: Box, *, image: str = IMAGE) -> subprocess.CompletedProcess[str]:
 
 
 def wait_for(happens: Callable[[], bool]) -> bool:
-    """Whether it happens within ten seconds."""
-    end = time.monotonic() + 10
+    """Whether it happens within a minute."""
+    end = time.monotonic() + 60
     while not happens() and time.monotonic() < end:
         time.sleep(0.05)
     return happens()
@@ -173,7 +173,7 @@ def test_the_active_run_is_resumed_and_keeps_the_machine_until_it_ends(booted: B
     grow_idle(booted, 600)
     idle(booted)
     assert booted.calls("shutdown") == []
-    booted.run("docker kill slowfast-20260102-face-1")
+    booted.run("systemctl stop slowfast-run@20260102-face-1")
     grow_idle(booted, 600)
     idle(booted)
     assert booted.calls("shutdown") == [["-h", "now"]]

@@ -1,4 +1,4 @@
-"""Command line of the trainer: `python -m trainer fit|evaluate|predict|export|report|compare|crossval|demo`.
+"""Command line of the trainer: `python -m trainer fit|preflight|evaluate|predict|export|report|compare|crossval|demo`.
 
     python -m trainer fit --config demo.yaml --manifest manifest.csv --clips clips/ --run runs/first
     python -m trainer predict interview.mp4 --model runs/first/model.safetensors --out predictions/
@@ -24,6 +24,9 @@ EXAMPLES = {
   python -m trainer fit --config demo.yaml --manifest manifest.csv --clips clips/ --run runs/first
   python -m trainer fit --config slowfast_face.yaml --manifest manifest.csv --clips clips/ --run runs/r50 optim.lr=3e-4
   python -m trainer fit ... model.arch=single_frame      the same recipe for the single-frame baseline""",
+    "preflight": """examples:
+  python -m trainer preflight --config demo.yaml --manifest manifest.csv --clips clips/
+  python -m trainer preflight --config slowfast_face.yaml --manifest manifest.csv --clips clips/ --processes 4""",
     "evaluate": """examples:
   python -m trainer evaluate --run runs/first --manifest manifest.csv --clips clips/
   python -m trainer evaluate --run runs/first --manifest manifest.csv --clips clips/ evaluation.clips=5
@@ -83,6 +86,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--config", type=Path, required=True, help="recipe: a YAML file or the name of one that comes along"
     )
     fit.add_argument("settings", nargs="*", metavar="key=value", help="settings that differ from the recipe's")
+
+    preflight = add_verb(
+        verbs, "preflight", "one step on trial: does the batch fit, does the GPU answer? nothing is kept",
+        preflight_command,
+    )  # fmt: skip
+    add_clips(preflight)
+    preflight.add_argument("--config", type=Path, required=True, help="recipe, as for fit")
+    preflight.add_argument("--processes", type=int, default=1, help="that will share the batch (%(default)s)")
+    preflight.add_argument(
+        "--weights", type=Path, metavar="DIR", help="folder that may hold the pretrained weights, to fetch them from"
+    )
+    preflight.add_argument("settings", nargs="*", metavar="key=value", help="settings that differ from the recipe's")
 
     evaluate = add_verb(verbs, "evaluate", "test a trained run on the actors it has not seen", evaluate_command)
     add_inputs(evaluate)
@@ -155,9 +170,13 @@ def add_verb(verbs: Any, name: str, help: str, command: Any) -> argparse.Argumen
     return verb
 
 
-def add_inputs(verb: argparse.ArgumentParser) -> None:
+def add_clips(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--manifest", type=Path, required=True, help="manifest.csv from `python -m manifests build`")
     verb.add_argument("--clips", type=Path, required=True, help="folder from `python -m manifests prepare`")
+
+
+def add_inputs(verb: argparse.ArgumentParser) -> None:
+    add_clips(verb)
     verb.add_argument("--run", type=Path, required=True, help="run directory, made if absent")
 
 
@@ -168,6 +187,17 @@ def fit_command(arguments: argparse.Namespace) -> None:
     from trainer.workflow import run_recipe
 
     run_recipe(config, read_manifest(arguments.manifest), ClipStore(arguments.clips), arguments.run)
+
+
+def preflight_command(arguments: argparse.Namespace) -> None:
+    config = read_config(arguments.config, arguments.settings)
+    from manifests.clips import ClipStore
+    from manifests.table import read_manifest
+    from trainer.preflight import preflight, take_weights
+
+    if arguments.weights:
+        take_weights(config, arguments.weights)
+    print(preflight(config, read_manifest(arguments.manifest), ClipStore(arguments.clips), arguments.processes))
 
 
 def evaluate_command(arguments: argparse.Namespace) -> None:

@@ -27,10 +27,10 @@ printf '[Service]\nType=oneshot\nExecStart=/bin/bash /opt/slowfast/idle\n' > $UN
 printf '[Timer]\nOnActiveSec=1min\nOnUnitActiveSec=1min\n[Install]\nWantedBy=timers.target\n' > $UNITS/slowfast-idle.timer
 # A run is one unit and one container, started by the document `run` or by the end of this script. The image's entry
 # point is the courier, which takes the run's id. The container is kept, so that what Docker knows of its end is shipped.
-cat > $UNITS/slowfast-run@.service <<'EOF'
-[Unit]
-After=docker.service
-[Service]
+# Whatever is killed, courier, container or Docker itself, is started again and goes on; ten times an hour, not for ever.
+printf '[Unit]\nAfter=docker.service\nStartLimitIntervalSec=3600\nStartLimitBurst=10\n[Service]\nRestart=on-failure\nRestartSec=5\n' \
+  > $UNITS/slowfast-run@.service
+cat >> $UNITS/slowfast-run@.service <<'EOF'
 EnvironmentFile=/etc/slowfast.env
 ExecStartPre=-docker rm --force slowfast-%i
 ExecStart=docker run --name slowfast-%i --label slowfast-emotion=1 --init --network host --ipc host --stop-timeout 110 \

@@ -1,4 +1,4 @@
-"""What a run has cost so far; and the book of it in the bucket, which outlives the stack: `ledger/RUN_ID/INSTANCE.json`.
+"""What a run has cost so far, and the book of it that outlives the stack, `ledger/RUN_ID/INSTANCE.json` in the bucket:
 
     {"run", "instance", "type", "zone", "market", "price_per_hour", "from", "to", "hours", "dollars", "outcome"}
 

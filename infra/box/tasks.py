@@ -58,7 +58,9 @@ def manifest(duty: Duty, request: Request) -> Iterator[Step]:
     duty.products = Mirror(bucket, out.parent, prefix, duty.say, pointers=(out.with_suffix(".json").name,))
     duty.products.trust(earlier)
     duty.products.start()
-    folders = {name: root / name for name in CORPORA if (root / name).is_dir()} or dict.fromkeys(CORPORA, root)
+    folders = {name: root / name for name in CORPORA}
+    if not all(folder.is_dir() for folder in folders.values()):  # otherwise named: the files' own names tell them apart
+        folders = dict.fromkeys(CORPORA, root)
     words = [word for name, folder in folders.items() for word in (f"--{name}", str(folder))]
     yield Step(
         "manifest", "the manifest's build", manifests_line("build", *words, "--root", str(root), "--out", str(out)),
