@@ -31,6 +31,7 @@ class Outputs:
     document_stop: str
     document_status: str
     document_clean: str
+    document_attach: str
     instance_types: tuple[str, ...]  # in order of preference
     market: str  # spot, on-demand or spot-then-on-demand
     nodes: int

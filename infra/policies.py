@@ -152,7 +152,7 @@ def operator(
         | {"Condition": {"StringEquals": {"ec2:CreateAction": "RunInstances"}}},
         _allow("HandRole", "iam:PassRole", role)
         | {"Condition": {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}},
-        _allow("UseDocuments", "ssm:SendCommand", *documents),
+        _allow("UseDocuments", "ssm:SendCommand ssm:StartSession", *documents),
         _allow("CommandMachines", "ssm:SendCommand ssm:StartSession", place.arn("ec2", "instance/*"))
         | {"Condition": ours},
         _allow("OpenSessions", "ssm:StartSession", *_sessions(place)),

@@ -67,6 +67,7 @@ OUTPUTS = Outputs(
     document_stop="slowfast-emotion-dev-stop",
     document_status="slowfast-emotion-dev-status",
     document_clean="slowfast-emotion-dev-clean",
+    document_attach="slowfast-emotion-dev-attach",
     instance_types=("g6.xlarge", "g5.xlarge"),
     market="spot",
     nodes=1,
