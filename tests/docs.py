@@ -1,12 +1,16 @@
 """Writes those parts of the documents that are made from the program: `python tests/docs.py`.
 
-.github/SETTINGS.md whole, and what stands between `<!-- name -->` and `<!-- /name -->` in README.md and
-.github/CONTRIBUTING.md. tests/test_docs.py fails when a file is not what this command would write.
+.github/SETTINGS.md and COMMANDS.md whole, and what stands between `<!-- name -->` and `<!-- /name -->` in README.md and
+in .github/CONTRIBUTING.md. tests/test_docs.py fails when a file is not what this command would write.
 """
 
+import io
 import re
 from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
+from importlib import import_module
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, get_args
 
 import yaml
@@ -18,11 +22,13 @@ from rich.table import Table
 from infra.costs import MACHINE_HOUR, REGION_AND_DATE, disk_and_address_hour
 from infra.picture import render
 from infra.recording import defaults
+from trainer.__main__ import EXAMPLES
 from trainer.config import CONFIGS, Config, Settings, change_config
 from trainer.robustness import DISTURBANCES
 
 ROOT = Path(__file__).parents[1]
-SETTINGS = ROOT / ".github" / "SETTINGS.md"
+SETTINGS, COMMANDS = ROOT / ".github" / "SETTINGS.md", ROOT / ".github" / "COMMANDS.md"
+MAKEFILE = ROOT / "Makefile"
 RECIPE = CONFIGS / "slowfast_face.yaml"
 
 # Takes of the six common emotions as `manifests build` counts them, and the default shares of its splits.
@@ -165,11 +171,48 @@ def settings_page() -> str:
     )
 
 
+def help_of(module: str, *words: str) -> str:
+    """What `python -m module ... --help` prints."""
+    main = import_module(module if module.startswith("infra.ops.") else f"{module}.__main__").main
+    with redirect_stdout(io.StringIO()) as printed, suppress(SystemExit):
+        main([*words, "--help"])
+    return printed.getvalue()
+
+
+def commands_page() -> str:
+    """Every command with what its help says of it and its examples; the options are left to the help itself."""
+    made = re.findall(
+        r"^([a-z-]+): \.venv/ready .*\n\t@\$\(BIN\)/python -m (infra\.ops\.\w+)", MAKEFILE.read_text(), re.M
+    )
+    verbs = re.findall(r"^    (\w+)  ", help_of("manifests"), re.M)
+    known = [
+        ("The data", [(f"python -m manifests {verb}", help_of("manifests", verb)) for verb in verbs]),
+        ("The model", [(f"python -m trainer {verb}", help_of("trainer", verb)) for verb in EXAMPLES]),
+        ("Your AWS account", [(f"make {verb}", help_of(module)) for verb, module in made]),
+    ]
+    lines = [
+        "# Commands",
+        "",
+        "Made from what each says at `--help`, which has the options too, by `python tests/docs.py`.",
+    ]
+    for title, commands in known:
+        lines += ["", f"## {title}"]
+        for command, told in commands:
+            # The usage ends at the first empty line; the first group of options has a heading of its own.
+            about = re.split(r"^[a-z][a-z ,()'-]*:$", told.partition("\n\n")[2], maxsplit=1, flags=re.M)[0].strip()
+            about = about.removeprefix(f"{command}: ")
+            examples, _, more = told.partition("\nexamples:\n")[2].rstrip().partition("\n\n")
+            lines += ["", f"### {command}", "", about[0].upper() + about[1:], "", "```", dedent(examples), "```"]
+            lines += ["", more] if more else []
+    return "\n".join(lines) + "\n"
+
+
 def pages() -> dict[Path, str]:
     """Each document that has generated parts, as it should be."""
     readme, contributing = ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md"
     return {
         SETTINGS: settings_page(),
+        COMMANDS: commands_page(),
         readme: render(readme.read_text(encoding="utf-8"), {"real runs": real_runs()}),
         contributing: render(contributing.read_text(encoding="utf-8"), {"scaling": scaling()}),
     }

@@ -11,10 +11,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-from docs import pages, remarks
+from docs import COMMANDS, pages, remarks
 from toys import make_corpus
 from videos import encode
 
@@ -126,6 +127,25 @@ def test_a_verb_is_added_by_the_diff_and_prints_its_help(tree: Path):
 def test_what_is_made_from_the_program_is_what_would_be_made_now():
     for path, text in pages().items():
         assert path.read_text() == text, "run `python tests/docs.py`"
+
+
+def test_every_example_of_the_help_is_understood_by_the_command_that_shows_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    blocks = "".join(re.findall(r"^```\n(.*?)^```$", COMMANDS.read_text(), re.M | re.S))
+    seen = 0
+    for example in re.findall(r"^(?:python -m|make) .*", blocks, re.M):
+        # Two spaces begin a remark, and what becomes of the output is the shell's affair.
+        line = re.split(r"\s{2,}| [#|>] ", example)[0]
+        if "..." in line:
+            continue
+        words, seen = shlex.split(line), seen + 1
+        if words[0] == "make":
+            subprocess.run([*words, "--dry-run", "--assume-old=.venv/ready"], check=True, capture_output=True)
+            continue
+        module = import_module(words[2] if words[2].startswith("infra.ops.") else f"{words[2]}.__main__")
+        monkeypatch.setattr(module, "run" if "infra" in words[2] else "run_command", lambda work: 0)
+        assert module.main(words[3:]) == 0, line
+    assert seen > 60
 
 
 def test_the_reason_behind_a_value_is_found_by_its_setting(tmp_path: Path):
