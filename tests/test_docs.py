@@ -87,6 +87,9 @@ def test_every_file_that_is_named_is_there():
     prose = re.sub(r"^```diff\n.*?^```$", "", TEXT, flags=re.M | re.S)
     for name in re.findall(r"`((?:tests|trainer|manifests|infra)/[\w/.]+|\.ci/\w+)`", prose):
         assert (ROOT / name).exists(), name
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", prose):
+        assert f"def {name}(" in tests
     for link in re.findall(r"\]\(([^)#:]+)\)", TEXT):
         assert (ROOT / ".github" / link).is_file(), link
 
