@@ -20,9 +20,8 @@ from typing import Any
 import pytest
 from wheels import local_index, why_no_torch
 
-from infra.ops.context import DOCKERFILE, IGNORE, Context, read_context
-
 import docker
+from infra.ops.context import DOCKERFILE, IGNORE, Context, read_context
 
 ROOT = Path(__file__).parents[1]
 TOOLS = Path(os.environ.get("SLOWFAST_TEST_TOOLS") or ROOT.parent / "shared" / "tools")

@@ -75,12 +75,16 @@ def why_no_torch() -> str | None:
     """Why the real image cannot be built from what is here, or None."""
     heavy = ("torch", "triton", "nvidia-cublas", "nvidia-cudnn-cu13", "nvidia-nccl-cu13")
     missing = [name for name in heavy if not on_disk(name)]
-    return f"pip finds no wheels of {', '.join(missing)} on this machine, and tests load no gigabytes" if missing else None
+    return (
+        f"pip finds no wheels of {', '.join(missing)} on this machine, and tests load no gigabytes" if missing else None
+    )
 
 
 @contextmanager
 def local_index() -> Iterator[Index]:
-    upstream = next((url for url in settings().get("index-url", []) if url.startswith("http")), "https://pypi.org/simple")
+    upstream = next(
+        (url for url in settings().get("index-url", []) if url.startswith("http")), "https://pypi.org/simple"
+    )
 
     def project(name: str) -> list[str] | str:
         return list(on_disk(name)) or f"{upstream.rstrip('/')}/{name}/"

@@ -99,7 +99,7 @@ def weigh(client: Any, name: str) -> tuple[int, list[dict[str, Any]]]:
 
 def instruction(created_by: str) -> str:
     """What made a layer, without the shell and the arguments that the engine puts before it."""
-    words = re.sub(r"^\|\d+ .*?/bin/sh -c |^/bin/sh -c (#\(nop\) )?", "", created_by)
+    words = re.sub(r"^(RUN )?(\|\d+ .*?)?/bin/sh -c (#\(nop\) )?| # buildkit$", "", created_by)
     return " ".join(words.split()) or "the base"
 
 
