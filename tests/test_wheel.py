@@ -95,6 +95,12 @@ def test_every_verb_of_the_operator_prints_its_help(target: Path):
         assert "examples:" in python(target, "-m", f"infra.ops.{verb}", "--help")
 
 
+def test_a_verb_that_needs_a_clone_says_so_in_a_sentence(target: Path):
+    done = run(sys.executable, "-m", "infra.ops.doctor", cwd=target.parent, PYTHONPATH=str(target))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "no clone of this project" in done.stderr
+
+
 def test_recipes_and_folds_are_found_by_the_code_that_reads_them(target: Path):
     recipe = "from trainer.config import read_config; print(read_config(__import__('pathlib').Path("
     assert "kinetics400" in python(target, "-c", f"{recipe}'slowfast_face.yaml'), []).model.pretrained)")

@@ -98,6 +98,8 @@ def _config(stack: str) -> dict[str, str]:
     """Every setting as text; those of other packages keep their prefix, as in aws:region."""
     folder = project_folder()
     declared = _read_yaml(folder / "Pulumi.yaml")
+    if not declared:
+        raise UserError(f"{Path.cwd()} is in no clone of this project, for there is no Pulumi.yaml; cd into one")
     values = {}
     for name, entry in (declared.get("config") or {}).items():
         default = entry.get("value", entry.get("default")) if isinstance(entry, dict) else entry
