@@ -16,7 +16,7 @@ DRY ?=
 FORCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench trials drill doctor preview up image destroy status runs monitor logs data download train resume stop clean lint format lock clean-demo
+.PHONY: help setup demo test bench trials drill doctor preview up image destroy data manifest prepare pipeline download status runs monitor logs data download train resume stop clean lint format lock clean-demo
 
 help: ## print these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,16 @@ destroy: .venv/ready ## take the stack away; says what stays and its price (YES=
 
 data: .venv/ready ## bring a folder of raw videos into the bucket, only what is not there (SRC=DIR DRY=1)
 	@$(BIN)/python -m infra.ops.data $(if $(DRY),--dry-run)
+
+manifest: .venv/ready ## have a machine verify, name and split the raw videos (NAME=all SPOT= CAP= YES=1 DRY=1 FORCE=1)
+	@$(BIN)/python -m infra.ops.manifest $(if $(YES),--yes) $(if $(DRY),--dry-run) $(if $(FORCE),--force)
+
+prepare: .venv/ready ## have a machine make face clips of a manifest's videos (NAME=all SPOT= CAP= YES=1 DRY=1 FORCE=1)
+	@$(BIN)/python -m infra.ops.prepare $(if $(YES),--yes) $(if $(DRY),--dry-run) $(if $(FORCE),--force)
+
+pipeline: override export OUT := $(if $(filter file,$(origin OUT)),runs,$(value OUT))
+pipeline: .venv/ready ## the whole line, each step unless it is done: data to download (SRC=DIR CONFIG= SET= CAP= YES=1 DRY=1)
+	@$(BIN)/python -m infra.ops.pipeline $(if $(YES),--yes) $(if $(DRY),--dry-run) $(if $(FORCE),--force)
 
 download: override export OUT := $(if $(filter file,$(origin OUT)),runs,$(value OUT))
 download: .venv/ready ## fetch a run that has ended and open its report (RUN= OUT=runs ALL=1 PARTIAL=1 OPEN=0)

@@ -69,11 +69,16 @@ def download(
     if not partial:
         demand_end(found)
     fetched = fetch_run(outputs, found, Path(out).expanduser(), everything)
+    tell(fetched, may_open, as_json)
+
+
+def tell(fetched: dict[str, Any], may_open: bool, as_json: bool) -> None:
+    """Say what came and where it is, and open the report."""
     if as_json:
         print_json(fetched)
-    else:
-        print(described(fetched))
-    if may_open and not as_json and "report" in fetched:
+        return
+    print(described(fetched))
+    if may_open and "report" in fetched:
         show(Path(fetched["report"]))
 
 

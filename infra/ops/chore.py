@@ -1,0 +1,103 @@
+"""Work on the data that a machine does in the image, making a manifest or clips: begun as a run is, watched to its end.
+
+What it is made of is noted beside what it makes, so that nobody pays for the same work twice.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from contextlib import redirect_stdout
+from typing import Any
+
+from infra.ops import arrival, ending, launch, logs, record
+from infra.ops.command import said, say
+from infra.ops.errors import EXIT_INTERRUPTED, UserError
+from infra.ops.record import Record
+from infra.ops.tail import Tail
+from infra.outputs import Outputs
+
+DATA = "data/"
+CAP = 3.0  # dollars, where neither CAP= nor the stack says less; both corpora whole are done for less than one
+
+
+def add_options(made: argparse.ArgumentParser, what: str) -> None:
+    made.add_argument("--name", default=said("NAME") or "all", help=f"name of the {what} (NAME=; default: all)")
+    made.add_argument("--force", action="store_true", help="even if it is there, made of these very videos (FORCE=1)")
+    launch.add_options(made)
+
+
+def keys_of(name: str) -> dict[str, str]:
+    """Where a manifest and the clips of that name lie. Raises UserError if it is no name."""
+    if not name or set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-_.") or name.startswith("."):
+        raise UserError(f"{name!r} is no name: small letters, digits and -_. only; for example NAME=fold1")
+    return {"manifest": f"manifests/{name}/manifest.csv", "clips": f"clips/{name}/", "data": DATA}
+
+
+def digest_of_videos(outputs: Outputs) -> str:
+    """Of the listing of the raw data, in the form in which the machine notes it (infra/box/tasks.py).
+
+    Raises UserError if there are none.
+    """
+    from infra.box.transfer import Bucket
+    from infra.ops.door import client
+
+    found = Bucket(outputs.bucket, client("s3", outputs.region)).list(DATA)
+    videos = [(remote.key, remote.size, remote.etag) for remote in found if not remote.key.endswith("/")]
+    if not videos:
+        raise UserError(f"s3://{outputs.bucket}/{DATA} holds no videos; `make data SRC=DIR` brings them")
+    return hashlib.sha256(json.dumps(videos).encode()).hexdigest()
+
+
+def join(outputs: Outputs, given: argparse.Namespace, request: dict[str, Any]) -> bool:
+    """Watch the active run to its end if it does the same; whether it did. Asked before whether it is done already, for
+    a run that ends meanwhile is no longer the one and not yet the other."""
+    active = None if given.dry_run else record.active_run(outputs)
+    asked = record.read_json(outputs, record.key(active, "request.json")) if active else None
+    if active is None or asked is None or {**asked, **request} != asked:
+        return False
+    say(f"run {active} is at it already")
+    watch(outputs, active)
+    return True
+
+
+def nothing_to_do(outputs: Outputs, key: str) -> bool:
+    say(f"nothing to do: s3://{outputs.bucket}/{key} was made of these very videos (FORCE=1 makes it anew)")
+    return True
+
+
+def carry_out(
+    outputs: Outputs, given: argparse.Namespace, request: dict[str, Any], note: tuple[str, dict[str, Any]] | None = None
+) -> bool:
+    """Have a machine do it; whether it has been done, and not only agreed to. Raises UserError if it failed.
+
+    `note` is a key of the bucket and what is noted there, with the run's id.
+    """
+    if given.nodes not in (None, "1"):
+        raise UserError(f"NODES={given.nodes}, but one machine does it; leave NODES away")
+    launch.require_free(outputs)
+    terms, group = launch.settle(outputs, given, min(CAP, outputs.cap_dollars))
+    run_id = record.new_run_id(f"{request['task']}-{given.name}")
+    if not launch.agreed(run_id, f"{request['task']} {given.name}", terms, given):
+        return False
+    if note:
+        record.write_json(outputs, note[0], {**note[1], "run": run_id})
+    launch.begin(outputs, run_id, request, terms, group)
+    if given.no_wait:
+        if group.instances:
+            launch.wake(outputs, run_id, group)
+        say(f"run {run_id} is on its way; {arrival.next_words(run_id)}")
+        return False
+    if arrival.follow(outputs, run_id, terms) == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
+    watch(outputs, run_id)
+    return True
+
+
+def watch(outputs: Outputs, run_id: str) -> Record:
+    """Print what the run prints, to stderr, until it is over; raises UserError unless it did its work."""
+    with redirect_stdout(sys.stderr):
+        found = logs.stream(outputs, run_id, Tail(outputs, record.key(run_id, "output.txt")))
+    if found.state != "finished":
+        raise UserError(ending.sentence(found))
+    return found
