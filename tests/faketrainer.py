@@ -36,7 +36,12 @@ def on_term(*_):
 def write(path, data):
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_bytes(data)
+    try:
+        temporary.write_bytes(data)
+    except OSError as error:  # as the real one ends when the disk is full
+        temporary.unlink()
+        print(f"error: cannot write into {path.parent}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
     os.replace(temporary, path)
 
 
