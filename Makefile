@@ -16,10 +16,10 @@ DRY ?=
 FORCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench trials drill doctor preview up image destroy data manifest prepare pipeline download status runs monitor logs data download train resume stop clean lint format lock clean-demo
+.PHONY: help setup demo test bench trials drill doctor preview up image destroy data manifest prepare pipeline download status runs monitor attach logs shell tensorboard train resume stop clean lint format lock clean-demo
 
 help: ## print these verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## make .venv with everything in it (the other verbs do this by themselves)
 
@@ -91,8 +91,17 @@ runs: .venv/ready ## every run: outcome, test UAR, epochs, hours, price (ALL=1)
 monitor: .venv/ready ## the run as bars and curves that fill the terminal (RUN=, REPLAY=1)
 	@$(BIN)/python -m infra.ops.monitor $(if $(REPLAY),--replay)
 
+attach: .venv/ready ## the run's live terminal on its machine, through SSM; q detaches (RUN=)
+	@$(BIN)/python -m infra.ops.attach
+
 logs: .venv/ready ## what the run prints, from its machine's boot to its end (RUN=, ALL=1)
 	@$(BIN)/python -m infra.ops.logs $(if $(ALL),--all)
+
+shell: .venv/ready ## a login shell on the machine, through SSM: no key, no open port
+	@$(BIN)/python -m infra.ops.shell
+
+tensorboard: .venv/ready ## the run's curves in TensorBoard, followed (RUN=)
+	@$(BIN)/python -m infra.ops.tensorboard
 
 lint: .venv/ready ## what CI checks besides the tests: ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

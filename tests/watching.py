@@ -31,6 +31,7 @@ KNOWN: dict[str, Any] = {
     "idle_minutes": 20,
     "keep_data": True,
 }
+ACCOUNT = "123456789012"
 DOCUMENTS = ("-document-run", "-document-stop", "-document-status", "-document-clean", "-document-attach")
 _numbers = count()
 
@@ -175,7 +176,7 @@ def status(**changes: Any) -> dict[str, Any]:
 
 def forbidden(desk: Stage, made: list[Call]) -> list[str]:
     """Those of the calls that the operator's policy does not allow on that stack."""
-    stack, place = desk.outputs, Place("aws", REGION, "123456789012")
+    stack, place = desk.outputs, Place("aws", REGION, ACCOUNT)
     known = {
         "bucket": f"arn:aws:s3:::{stack.bucket}",
         "log_group": place.arn("logs", f"log-group:{stack.log_group}"),
@@ -188,9 +189,13 @@ def forbidden(desk: Stage, made: list[Call]) -> list[str]:
     allowed = [
         (action, pattern) for rule in told["Statement"] for action in rule["Action"] for pattern in rule["Resource"]
     ]
+    own = place.arn("ssm", "session/${aws:userid}-1")  # as the policy writes whose session it is
     return [
         f"{call.name} on {resource}"
         for call in made
-        for resource in call.resources
+        for told in call.resources
+        for resource in [
+            own if call.name == "ssm:TerminateSession" else told.replace(f":{ACCOUNT}:document/AWS-", "::document/AWS-")
+        ]
         if not any(call.name == action and fnmatch(resource, pattern) for action, pattern in allowed)
     ]
