@@ -66,10 +66,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def begin(self, name: str, _body: bytes, _query: Any) -> None:
+    def begin(self, name: str, _body: bytes, query: dict[str, list[str]]) -> None:
+        if (digest := query.get("mount", [""])[0]) in self.store.blobs:  # of another repository here
+            return self.answer(201, Location=f"/v2/{name}/blobs/{digest}", Docker_Content_Digest=digest)
         upload = str(len(self.store.unfinished))
         self.store.unfinished[upload] = b""
-        self.answer(202, Location=f"/v2/{name}/blobs/uploads/{upload}", Docker_Upload_UUID=upload)
+        return self.answer(202, Location=f"/v2/{name}/blobs/uploads/{upload}", Docker_Upload_UUID=upload)
 
     def go_on(self, name: str, upload: str, body: bytes, _query: Any) -> None:
         self.store.unfinished[upload] += body

@@ -50,7 +50,8 @@ def test_packing_twice_gives_the_same_bytes_whatever_the_clock_says(project):
         os.utime(project / name, (1, 1))
     after = read_context(project)
     assert (after.tar(), after.zip()) == (before.tar(), before.zip())
-    assert tarfile.open(fileobj=io.BytesIO(after.tar())).getnames() == list(after.files)
+    with tarfile.open(fileobj=io.BytesIO(after.tar())) as archive:
+        assert archive.getnames() == list(after.files)
     packed = zipfile.ZipFile(io.BytesIO(after.zip()))
     assert packed.namelist() == list(after.files)
     assert packed.read("requirements.lock") == (project / "requirements.lock").read_bytes()

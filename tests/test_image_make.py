@@ -21,6 +21,7 @@ from workshop import git, into_ecr, workshop
 from infra import policies
 
 ROOT = Path(__file__).parents[1]
+SMALL = "FROM scratch\nCOPY trainer trainer\n"
 PASSWORD = "123456789012-auth-token"  # that moto's ECR deals out
 
 
@@ -36,14 +37,20 @@ def index():
         yield made
 
 
-@pytest.fixture
-def shop(office, index, monkeypatch, tmp_path):
-    engine = docker_engine()
-    with registry("AWS", PASSWORD, into_ecr(office.aws)) as store:
-        made = workshop(office.desk(monkeypatch, tmp_path), store, index, base())
+@pytest.fixture(scope="module")
+def store(office):
+    with registry("AWS", PASSWORD, into_ecr(office.aws)) as made:
         yield made
-        for image in engine.images.list(name=made.desk.outputs.repository_url):
-            engine.images.remove(image.id, force=True)
+
+
+@pytest.fixture
+def shop(office, store, index, monkeypatch, tmp_path):
+    engine = docker_engine()
+    store.uploads.clear()
+    made = workshop(office.desk(monkeypatch, tmp_path), store, index, base())
+    yield made
+    for image in engine.images.list(name=made.desk.outputs.repository_url):
+        engine.images.remove(image.id, force=True)
 
 
 def test_the_image_is_built_pushed_and_used_by_the_next_machine(shop):
@@ -135,6 +142,7 @@ def test_looking_first_changes_nothing(shop):
 
 
 def test_somebody_who_pushed_the_same_commit_meanwhile_is_agreed_with(shop):
+    (shop.folder / "docker" / "Dockerfile").write_text(SMALL)
     theirs = "sha256:" + "cd" * 32
 
     def push_first(_):
@@ -161,9 +169,9 @@ def test_a_build_that_fails_shows_its_last_lines_and_pushes_nothing(shop):
     assert not shop.asked()
 
 
-def test_a_registry_that_refuses_is_a_sentence(shop):
-    shop.store.credentials = "Basic other"
-    (shop.folder / "docker" / "Dockerfile").write_text("FROM scratch\nCOPY trainer trainer\n")
+def test_a_registry_that_refuses_is_a_sentence(shop, monkeypatch):
+    monkeypatch.setattr(shop.store, "credentials", "Basic other")
+    (shop.folder / "docker" / "Dockerfile").write_text(SMALL)
     code, _, err = shop.image("--yes")
     assert code == 2
     assert "error: the registry does not take the image" in err
@@ -227,7 +235,7 @@ def test_a_place_that_is_not_known_is_a_sentence(bare):
 
 
 def test_the_operator_policy_allows_every_call_that_is_made(shop):
-    (shop.folder / "docker" / "Dockerfile").write_text("FROM scratch\nCOPY trainer trainer\n")
+    (shop.folder / "docker" / "Dockerfile").write_text(SMALL)
     shop.image("--yes")
     made = set(shop.desk.seen.names)
     assert made >= {"ssm:GetParameter", "ecr:DescribeImages", "ecr:GetAuthorizationToken"}

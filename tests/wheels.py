@@ -4,8 +4,8 @@ with local_index() as index: ...   # what pip here finds on disk; the rest is Py
 with empty_index() as index: ...   # every package of the lock, of its version, with nothing in it
 index.arguments                    # of a build: the same whatever the port, so that the builder's cache stays good
 
-A build reaches the index by its name through a proxy, which is the index too: builders leave proxies out of their cache's
-keys.
+A build reaches the index by its name through a proxy, which is the index too: builders leave proxies out of the keys
+of their caches.
 """
 
 import ast
