@@ -13,14 +13,17 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.types import Base64EncodedString
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.launch_templates import LaunchTemplateVersion
+from moto.ec2.responses.spot_instances import SpotInstances
 from moto.s3.models import FakeBucket, FakeDeleteMarker
 from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.models import ServiceQuotasBackend
 from moto.ssm.models import Parameter, ssm_backends
 
+SPOT_PRICE = "0.350000"  # dollars an hour, of any type
 plain_update = FakeAutoScalingGroup.update
 plain_type = FakeAutoScalingGroup.instance_type
 plain_launch = FakeAutoScalingGroup.replace_autoscaling_group_instances
+plain_prices = SpotInstances.describe_spot_price_history
 plain_user_data = LaunchTemplateVersion.user_data
 plain_permission = FakeBucket.get_permission
 
@@ -30,6 +33,7 @@ def repair(quotas: Path) -> None:
     FakeAutoScalingGroup.update = update_group  # type: ignore[method-assign]
     FakeAutoScalingGroup.instance_type = property(first_type)  # type: ignore[assignment]
     FakeAutoScalingGroup.replace_autoscaling_group_instances = launch  # type: ignore[method-assign]
+    SpotInstances.describe_spot_price_history = spot_prices  # type: ignore[method-assign]
     LaunchTemplateVersion.user_data = property(user_data)  # type: ignore[assignment]
     FakeBucket.get_permission = get_permission  # type: ignore[method-assign]
     # Deleting a marker that something is deleted fails without it.
@@ -73,6 +77,14 @@ def launch(self: Any, count_needed: int, propagated_tags: dict[str, str]) -> Non
     for state in self.instance_states:
         if state.instance.id not in before and policy.get("OnDemandPercentageAboveBaseCapacity") in (0, "0"):
             state.instance.lifecycle = "spot"
+
+
+def spot_prices(self: Any) -> Any:
+    """moto's spot machines cost a thousandth of a cent an hour, all their life together nothing."""
+    answer = plain_prices(self)
+    for row in answer.result["SpotPriceHistory"]:
+        row["SpotPrice"] = SPOT_PRICE
+    return answer
 
 
 def user_data(self: Any) -> Any:

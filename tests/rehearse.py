@@ -232,8 +232,9 @@ class Rehearsal:
             claim(self.run in runs.out and "finished" in runs.out, f"runs does not list it: {runs.last}")
             ledger = [json.loads(self.read(key)) for key in self.objects(f"ledger/{self.run}/")]
             claim(len(ledger) == len(self.machines), f"the ledger has {len(ledger)} of {len(self.machines)} machines")
+            claim({page["instance"] for page in ledger} == set(self.machines), "the ledger names other machines")
             dollars = sum(page["dollars"] for page in ledger)
-            claim(dollars > 0, "the ledger says that it cost nothing")
+            claim(0 < dollars < 5, f"the ledger says that it cost ${dollars}")
             proofs += ["a finished run, byte for byte: model, evaluation, report"]
             proofs += [f"the ledger has a page for each machine, ${dollars:.4f} together, had it been AWS"]
 
