@@ -9,6 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import cv2
+import numpy as np
+
 CHROMIUM = shutil.which("chromium")
 # Quiet: the browser itself must not reach for the network, or its requests would be taken for the page's.
 FLAGS = [
@@ -107,6 +110,13 @@ class Browser:
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=wait)
         return answer["result"].get("value")
 
+    def press(self, key: str) -> None:
+        """A key of the keyboard, down and up: Tab, Enter, End, Home, ArrowRight."""
+        code = {"Tab": 9, "Enter": 13, "End": 35, "Home": 36, "ArrowRight": 39}[key]
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
+
     def complaints(self) -> list[str]:
         """What the console holds of errors, warnings and violations since the page was opened."""
         said = [e["params"]["entry"]["text"] for e in self.events if e["method"] == "Log.entryAdded"]
@@ -116,6 +126,20 @@ class Browser:
         """Every address that the page asked for, data URIs aside."""
         asked = [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
         return [url for url in asked if not url.startswith("data:")]
+
+    def picture(self, selector: str) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of what an element looks like now."""
+        box = self.evaluate(
+            f"(e => {{ e.scrollIntoView(); const r = e.getBoundingClientRect(); "
+            f"return {{x: r.x + scrollX, y: r.y + scrollY, width: r.width, height: r.height, scale: 1}} }})"
+            f"(document.querySelector({json.dumps(selector)}))"
+        )
+        data = base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=box)["data"])
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+    def print(self) -> bytes:
+        """The page as a PDF, as a printer without colour for backgrounds would get it."""
+        return base64.b64decode(self.call("Page.printToPDF", printBackground=False)["data"])
 
     def screenshot(self, target: Path) -> None:
         """The whole page, as long as it is."""

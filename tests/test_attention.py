@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.attention import FEWEST_CELLS, grad_cam, maps_at, residual_stages, seconds_of_maps
+from trainer.attention import FEWEST_CELLS, frames_until, grad_cam, maps_at, residual_stages, seconds_of_maps
 from trainer.networks import create_model
+from trainer.sampling import view_frames
 
 SETTINGS = {
     "depth": 18, "width": 8, "alpha": 4, "beta_inv": 4, "se_ratio": 0.0625, "se_place": "residual", "dropout": 0.0,
@@ -88,6 +89,17 @@ def test_each_moment_gets_the_map_that_was_seen_nearest_to_it_in_per_cent_of_the
     assert maps_at(np.array([0.2, 1.1, 1.4]), seconds, heat) == [
         [[25, 25], [25, 25]], [[50, 50], [50, 50]], [[100, 100], [100, 100]],
     ]  # fmt: skip
+
+
+def test_a_video_is_seen_as_if_it_ended_at_each_moment():
+    times = np.arange(40) / 10  # four seconds
+    seen = frames_until(times, 4, 2.0, np.array([1.0, 2.0, 4.0]))
+    assert seen.shape == (3, 4)
+    assert times[seen[0]].tolist() == pytest.approx([0.125, 0.375, 0.625, 0.875], abs=0.051)
+    assert times[seen[1]].tolist() == pytest.approx([0.25, 0.75, 1.25, 1.75], abs=0.051)
+    assert seen[2].tolist() == view_frames(times, 4, 2.0, 2)[-1].tolist(), "the last one is the view at the end"
+    short = np.arange(10) / 10
+    assert frames_until(short, 4, 2.0, np.array([1.0])).tolist() == view_frames(short, 4, 2.0, 1).tolist()
 
 
 def test_a_map_of_nothing_is_nothing():

@@ -9,6 +9,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import OVERLAPPING, violations
 from toys import TINY, make_corpus
 
 from manifests.errors import UserError
@@ -21,6 +22,7 @@ from trainer.metrics import actor_intervals, paired_interval
 from trainer.run import read_json
 from trainer.standings import comparison_page, pair_sentence
 from trainer.tables import Page, Table, print_page, write_page
+from trainer.traits import by_actor, confusion, disturbances, furthest_apart
 from trainer.wording import UNDEFINED
 
 LABELS = ("x", "y", "z")
@@ -36,6 +38,7 @@ def predictions(skill, seed=0, clips=CLIPS, dataset=lambda actor: "crema"):
         "clip_id": [f"clip_{n:03}" for n in range(clips)], "dataset": [dataset(p) for p in people],
         "actor": [f"actor_{p:02}" for p in people], "sex": "female", "intensity": "normal",
         "label": np.array(LABELS)[truth], "predicted": np.array(LABELS)[said],
+        **{f"p_{label}": np.where(said == n, 0.8, 0.1) for n, label in enumerate(LABELS)},
     })  # fmt: skip
 
 
@@ -45,12 +48,16 @@ def make_run(path, frame, *settings, sha="a" * 64, labels=LABELS, leaky=False, s
     facts = {
         "config": config, "labels": list(labels), "seed": config["seed"], "git_revision": "c" * 40,
         "manifest": {"sha256": sha, "leaky": leaky, "synthetic": True}, "clips": {"size": 96},
+        "command": f"python -m trainer fit --run {path.name}",
         "hardware": {"device": "cpu"}, "versions": {"torch": "2.14.1"}, "model": {"parameters": 1_234_567},
     }  # fmt: skip
     write_json(path / "run.json", facts)
-    write_json(path / "evaluation.json", {"views": {"clips": 2, "flip": True}})
+    variants = [{"name": "blur", "severity": f"{n} px", "uar": 0.5 - n / 10} for n in (1, 2)]
+    disturbed = {"clean": {"uar": 0.5}, "variants": variants}
+    write_json(path / "evaluation.json", {"views": {"clips": 2, "flip": True}, "robustness": disturbed})
     write_json(path / "outcome.json", {"outcome": "finished", "seconds": 61.0})
     lines = [{"kind": "step", "step": n, "clips_per_second": speed} for n, speed in enumerate(steps)]
+    lines += [{"kind": "evaluation", "split": "val", "step": 10 * n, "uar": n / 4} for n in (1, 2, 3)]
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     frame.to_csv(path / "predictions.csv", index=False)
     return path
@@ -219,12 +226,20 @@ def test_the_page_asks_for_nothing_and_fits_a_phone(pair, tmp_path):
         assert browser.evaluate("document.documentElement.scrollWidth") == 360
         assert browser.complaints() == []
         assert browser.requests() == [page.resolve().as_uri()]
-        assert browser.evaluate("document.querySelectorAll('table').length") == 4
+        assert browser.evaluate(OVERLAPPING) == []
+        assert violations(browser) == []
+        titles = browser.evaluate("[...document.querySelectorAll('h2')].map(h => h.innerText)")
+        assert titles == [
+            "Is the difference real?", "How training went", "What they confuse", "Person by person",
+            "Can their confidence be trusted?", "Worse pictures", "Where they part", "What differs between them",
+            "How to make it again", "What the words mean",
+        ]  # fmt: skip
+        assert browser.evaluate("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")
 
 
 def test_a_page_escapes_what_it_is_given(tmp_path):
     table = Table("<b>", ("model", "n", ""), [["<i>\nnote", "1", ""]])
-    write_page(tmp_path / "page.html", Page("<k>", "<h>", ["<l>"], [table], [("<s>", "<f>")], ["<n>"]))
+    write_page(tmp_path / "page.html", Page("<k>", "<h>", ["<l>"], [table], banners=[("<s>", "<f>")], notes=["<n>"]))
     text = (tmp_path / "page.html").read_text()
     for raw in ("<k>", "<i>", "<l>", "<s>", "<n>"):
         assert raw not in text
@@ -278,3 +293,55 @@ def test_real_runs_of_two_networks_are_compared_on_the_videos_of_the_test_split(
             assert contender_[name] == pytest.approx(overall[name])
     print_page(comparison_page(told))
     assert UNDEFINED in capsys.readouterr().out  # one epoch is too short for a logged speed
+
+
+def test_counts_of_all_runs_of_a_contender_are_added_and_actors_averaged():
+    frames = [predictions(0.8, seed).set_index("clip_id") for seed in (1, 2)]
+    added = np.array(confusion(frames, LABELS))
+    assert added.sum() == 2 * CLIPS
+    right = np.mean([(frame["predicted"] == frame["label"]).mean() for frame in frames])
+    assert np.trace(added) / added.sum() == pytest.approx(right)
+    shares = by_actor(frames)
+    one = [frame[frame["actor"] == "actor_03"] for frame in frames]
+    assert shares["actor_03"] == pytest.approx(np.mean([(f["predicted"] == f["label"]).mean() for f in one]))
+
+
+def test_the_videos_furthest_apart_come_first_with_what_each_read():
+    one = predictions(1.0).set_index("clip_id")
+    other = one.copy()
+    wrong = "y" if one["label"].iloc[7] != "y" else "z"
+    other.loc["clip_007", ["predicted", *(f"p_{label}" for label in LABELS)]] = [
+        wrong, *(0.9 if label == wrong else 0.05 for label in LABELS)
+    ]  # fmt: skip
+    first, *others = furthest_apart([[one], [other]], LABELS)
+    assert (first["clip_id"], first["played"], first["read"]) == (
+        "clip_007",
+        one["label"].iloc[7],
+        [one["label"].iloc[7], wrong],
+    )
+    assert first["probability"] == pytest.approx([0.8, 0.05])
+    assert all(video["read"][0] == video["read"][1] for video in others)
+
+
+def test_disturbances_are_compared_only_where_all_were_disturbed_alike():
+    def figures_(clean, *uars):
+        variants = [{"name": "blur", "severity": str(n), "uar": uar} for n, uar in enumerate(uars)]
+        return {"clean": {"uar": clean}, "variants": variants}
+
+    told = disturbances([figures_(0.8, 0.6, 0.4), figures_(0.6, 0.4, 0.2)])
+    assert told["clean"] == pytest.approx(0.7)
+    assert [variant["uar"] for variant in told["variants"]] == pytest.approx([0.5, 0.3])
+    assert disturbances([figures_(0.8, 0.6), None]) is None
+    assert disturbances([figures_(0.8, 0.6), figures_(0.8, 0.6, 0.5)]) is None
+
+
+def test_what_runs_do_not_have_is_no_section_and_what_is_long_is_not_printed(pair, capsys):
+    for path in pair:
+        write_json(path / "evaluation.json", {"views": {"clips": 2, "flip": True}, "robustness": None})
+        (path / "metrics.jsonl").write_text("")
+    page = comparison_page(compare(pair))
+    assert {"curves", "robustness", "groups"}.isdisjoint(section.id for section in page.sections)
+    print_page(page)
+    said = capsys.readouterr().out
+    assert "actor_03" not in said
+    assert "Share of each emotion" in said

@@ -17,6 +17,7 @@ from manifests.table import as_table, facts_path, read_manifest, write_manifest
 from trainer.__main__ import main
 from trainer.dataset import Clips, TestViews
 from trainer.evaluate import predict_views, result_line
+from trainer.formats import load_network
 from trainer.hardest import CARDS, MOMENTS
 from trainer.robustness import DISTURBANCES
 from trainer.run import read_json
@@ -178,12 +179,26 @@ def test_the_misread_videos_have_a_map_for_each_moment_that_the_report_shows(run
         assert maps.shape[0] == MOMENTS
         assert maps.min() >= 0
         assert maps.max() in (0, 100)
+        assert len(shown["seconds"]) == MOMENTS
+        assert np.array(shown["probabilities"]).sum(axis=1) == pytest.approx(np.ones(MOMENTS), abs=1e-3)
+
+
+def test_the_answer_over_time_ends_with_that_of_the_view_at_the_end(run, corpus):
+    store, data = ClipStore(corpus[1]), {"frames": 8, "span": 1.0, "size": 32}
+    network, _ = load_network(run / "model.safetensors", "cpu")
+    for clip_id, shown in read_json(run / "attention.json")["clips"].items():
+        views, _ = TestViews(Clips(store, [clip_id], [0]), **data, views=2)[0]
+        assert shown["probabilities"][-1] == pytest.approx(network(views[-1:]).softmax(-1)[0].tolist(), abs=2e-3)
 
 
 def test_the_result_line_says_what_was_measured_on_whom(run):
-    line = result_line(read_json(run / "evaluation.json"))
+    evaluation = read_json(run / "evaluation.json")
+    line = result_line(evaluation)
     assert line.startswith("UAR ")
     assert line.endswith("per video, on 16 videos of 2 unseen actors")
+    leaky = result_line({**evaluation, "leaky": True})
+    assert leaky.endswith("per video, on 16 videos of 2 actors, SOME OF THEM SEEN IN TRAINING (leaky split)")
+    assert "unseen" not in leaky
 
 
 def test_evaluating_again_changes_nothing_and_other_views_are_another_result(run, corpus, capsys):

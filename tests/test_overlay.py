@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from manifests.errors import UserError
-from trainer import overlay
-from trainer.overlay import COLOURS, draw_frame, plot_timeline, strip_height, text_size, with_gaps, write_video
+from trainer import film, overlay
+from trainer.film import write_video
+from trainer.overlay import COLOURS, draw_frame, plot_timeline, strip_height, text_size, with_gaps
 
 SHARES = {"sad": 0.06, "happy": 0.61, "neutral": 0.3, "fear": 0.03}
 GREY = 90
@@ -110,11 +111,11 @@ def test_the_video_has_every_frame_at_its_rate_in_a_form_that_browsers_play(tmp_
     assert data.index(b"moov") < data.index(b"mdat"), "the index is in front: it plays before it is all there"
 
 
-@pytest.mark.parametrize("encoder", [name for name in overlay.ENCODERS if name in av.codecs_available])
+@pytest.mark.parametrize("encoder", [name for name in film.ENCODERS if name in av.codecs_available])
 def test_frames_of_a_changing_rate_are_shown_at_their_own_moments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: str
 ) -> None:
-    monkeypatch.setattr(overlay, "available_encoder", lambda: encoder)
+    monkeypatch.setattr(film, "available_encoder", lambda: encoder)
     moments = [0.0, 0.04, 0.08, 0.5, 0.54, 0.6, 1.2, 1.24, 1.24]  # a file may give two frames one moment
     shades = [np.full((48, 64, 3), 20 * number, np.uint8) for number in range(len(moments))]
     write_video(tmp_path / "out.mp4", zip(moments, shades, strict=True), 7)
@@ -155,9 +156,9 @@ def test_frames_of_different_sizes_and_no_frames_at_all_are_refused(tmp_path: Pa
 
 
 def test_a_machine_without_any_encoder_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overlay.av, "codecs_available", {"mpeg4"})
+    monkeypatch.setattr(film.av, "codecs_available", {"mpeg4"})
     with pytest.raises(UserError, match="pip install"):
-        overlay.available_encoder()
+        film.available_encoder()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")

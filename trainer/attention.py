@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM (Selvaraju et al., arXiv:1610.02391), over space and time."""
+"""Where a network looks: Grad-CAM (Selvaraju et al., arXiv:1610.02391), over space and time; and when it decides."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from trainer.sampling import duration_of, nearest_frames
 
 # A map of fewer cells on a side says no more than left or right: for small inputs an earlier stage is asked.
 FEWEST_CELLS = 4
@@ -62,6 +64,17 @@ def maps_at(moments: NDArray[np.floating], seconds: NDArray[np.floating], heat: 
     nearest = np.abs(seconds.reshape(-1, 1) - moments).argmin(axis=0)
     chosen = heat.reshape(-1, *heat.shape[2:])[nearest]
     return np.rint(100 * chosen / max(float(chosen.max()), 1e-12)).astype(int).tolist()
+
+
+def frames_until(
+    times: NDArray[np.floating], frames: int, span: float, moments: NDArray[np.floating]
+) -> NDArray[np.integer]:
+    """`(moments, frames)` indices of what a network would see of a video that ended at each moment, in seconds.
+
+    The last `span` seconds before it, or all there is so far: the last of them is the view that ends with the video.
+    """
+    window = np.minimum(np.minimum(span, duration_of(times)), moments - times[0])[:, None]
+    return nearest_frames(times, moments[:, None] - window + (np.arange(frames) + 0.5) * window / frames)
 
 
 def seconds_of_maps(times: NDArray[np.floating], maps: int) -> NDArray[np.floating]:

@@ -111,6 +111,23 @@ def whisker(value: float, bounds: Point | None, mark: float, look: str) -> Marku
     return _strip(parts)
 
 
+def profile(points: Sequence[Point], length: float) -> Markup:
+    """A share from 0 to 1 over the `length` seconds of a video, as an area; decorative, as `bar` is.
+
+    A share that is not finite leaves a gap; a lonely point is drawn as wide as a fiftieth of the video.
+    """
+    parts = [Markup('<rect class="trough" width="100" height="10"/>')]
+    for run in _unbroken(points):
+        seconds, shares = zip(*run, strict=True)
+        across = [100 * second / length for second in seconds]
+        if len(run) == 1:
+            across, shares = [max(across[0] - 1, 0), min(across[0] + 1, 100)], (shares[0], shares[0])
+        top = "L".join(f"{_short(x)} {_short(10 - 10 * y)}" for x, y in zip(across, shares, strict=True))
+        area = '<path class="area" d="M{} 10L{}L{} 10Z"/><path class="profile" d="M{}"/>'
+        parts.append(Markup(area).format(_short(across[0]), top, _short(across[-1]), top))
+    return _strip(parts)
+
+
 def difference(value: float, bounds: Point, reach: float) -> Markup:
     """A difference with its interval on a scale from -reach to reach, the mark at none; decorative, as `bar` is."""
     low, high, at = (50 + 50 * number / reach for number in (*bounds, value))

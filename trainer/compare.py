@@ -23,6 +23,7 @@ from manifests.errors import UserError
 from trainer import wording
 from trainer.metrics import accuracies, interval95, per_actor, recalls, redrawn, summarize
 from trainer.run import read_json, read_metrics
+from trainer.traits import by_actor, confidence, confusion, disturbances, furthest_apart
 
 SEED = 0  # of drawing actors
 # What run.json says that can make two runs differ; when and where they were made is not among it.
@@ -39,6 +40,8 @@ class JudgedRun:
     predictions: pd.DataFrame
     seconds: float | None
     clips_per_second: float | None
+    robustness: Mapping[str, Any] | None = None
+    validations: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -65,18 +68,24 @@ def compare(paths: Sequence[Path]) -> dict[str, Any]:
     parts: dict[str | None, NDArray[np.bool_]] = {None: np.ones(len(frame), dtype=bool)}
     if len(corpora) > 1:
         parts |= {name: (frame["dataset"] == name).to_numpy() for name in corpora}
+    groups = {
+        kind: {str(name): (frame[kind] == name).to_numpy() for name in sorted(frame[kind].unique())}
+        for kind in ("sex", "intensity")
+        if frame[kind].nunique() > 1
+    }
     return {
         "labels": list(labels),
         "clips": len(frame),
         "actors": int(frame["actor"].nunique()),
         "synthetic": runs[0].facts["manifest"]["synthetic"],
         "leaky": any(run.facts["manifest"]["leaky"] for run in runs),
-        "contenders": [describe(contender, labels, parts) for contender in contenders],
+        "contenders": [describe(contender, labels, parts, groups) for contender in contenders],
         "pairs": [
             difference(one, other, labels, corpus, chosen)
             for one, other in itertools.combinations(contenders, 2)
             for corpus, chosen in parts.items()
         ],
+        "apart": furthest_apart([[run.predictions for run in c.runs] for c in contenders], labels),
         "settings": differing_settings(contenders),
     }
 
@@ -90,7 +99,8 @@ def read_run(path: Path) -> JudgedRun:
     evaluation, predictions = pooled or read_json(path / "evaluation.json"), path / "predictions.csv"
     if evaluation is None or not predictions.is_file():
         raise UserError(f"{path} has not been tested yet; finish its training, or: python -m trainer evaluate --help")
-    speeds = [] if pooled else [line["clips_per_second"] for line in read_metrics(path) if line["kind"] == "step"]
+    lines = [] if pooled else read_metrics(path)
+    speeds = [line["clips_per_second"] for line in lines if line["kind"] == "step"]
     took = pooled or read_json(path / "outcome.json") or {"seconds": None}
     return JudgedRun(
         path,
@@ -99,6 +109,8 @@ def read_run(path: Path) -> JudgedRun:
         read_predictions(predictions),
         took["seconds"],
         pooled["clips_per_second"] if pooled else statistics.median(speeds) if speeds else None,
+        evaluation.get("robustness"),  # not known of a cross-validation
+        [line for line in lines if line["kind"] == "evaluation" and line["split"] == "val"],
     )
 
 
@@ -152,11 +164,14 @@ def group(runs: Sequence[JudgedRun]) -> list[Contender]:
 
 
 def describe(
-    contender: Contender, labels: tuple[str, ...], parts: Mapping[str | None, NDArray[np.bool_]]
+    contender: Contender,
+    labels: tuple[str, ...],
+    parts: Mapping[str | None, NDArray[np.bool_]],
+    groups: Mapping[str, Mapping[str, NDArray[np.bool_]]],
 ) -> dict[str, Any]:
-    """The contender's figures: means over its runs, intervals over actors, and the same for each corpus."""
-    first = contender.runs[0]
-    by_run = [recalls(counts(run.predictions, labels).sum(axis=0)) for run in contender.runs]
+    """The contender's figures: means over its runs, intervals over actors, and the same for each corpus and group."""
+    first, frames = contender.runs[0], [run.predictions for run in contender.runs]
+    by_run = [recalls(counts(frame, labels).sum(axis=0)) for frame in frames]
     return {
         "name": contender.name,
         "runs": [str(run.path) for run in contender.runs],
@@ -167,6 +182,18 @@ def describe(
         **figures(contender, labels, parts[None]),
         "recalls": dict(zip(labels, map(float, np.mean(by_run, axis=0)), strict=True)),
         "corpora": {str(name): figures(contender, labels, chosen) for name, chosen in parts.items() if name},
+        "groups": {
+            kind: {name: figures(contender, labels, chosen) for name, chosen in members.items()}
+            for kind, members in groups.items()
+        },
+        "actors_war": by_actor(frames),
+        "confusion": confusion(frames, labels),
+        "calibration": confidence(frames, labels),
+        "robustness": disturbances([run.robustness for run in contender.runs]),
+        "validation": [[[line["step"], line["uar"]] for line in run.validations] for run in contender.runs],
+        "commands": [run.facts["command"] for run in contender.runs if "command" in run.facts],
+        "git_revision": first.facts["git_revision"],
+        "manifest_sha256": first.facts["manifest"]["sha256"],
     }
 
 

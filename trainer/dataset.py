@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import v2
 
+from manifests.clipfile import PreparedClip
 from manifests.clips import ClipStore
 from trainer.augment import Draw
 from trainer.finishing import Unfinished
@@ -99,11 +100,14 @@ class TestViews(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
         video = self.clips.store.open(str(self.clips.clip_ids[row]))
-        indices = view_frames(video.times, self.frames, self.span, self.views)
+        return self.show(video, view_frames(video.times, self.frames, self.span, self.views)), row
+
+    def show(self, video: PreparedClip, indices: NDArray[np.integer]) -> Tensor:
+        """The views `(views, T, 3, size, size)` of these `(views, T)` frames of a video."""
         # Views overlap: decode each frame once.
         unique, inverse = np.unique(indices, return_inverse=True)
         pixels = colours_last(self.transform(to_tensor(video.frames(unique))))
-        return colours_first(pixels.index_select(0, torch.from_numpy(inverse.ravel())).unflatten(0, indices.shape)), row
+        return colours_first(pixels.index_select(0, torch.from_numpy(inverse.ravel())).unflatten(0, indices.shape))
 
 
 def collate(samples: Sequence[tuple[Tensor | Unfinished, int | Tensor]]) -> tuple[Tensor | Unfinished, Tensor]:

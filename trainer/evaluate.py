@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from manifests.console import track
 from manifests.files import replacing, sha256_of, write_json
-from trainer.attention import grad_cam, maps_at, seconds_of_maps
+from trainer.attention import frames_until, grad_cam, maps_at, seconds_of_maps
 from trainer.checkpoint import load_weights
 from trainer.dataset import Clips, TestViews
 from trainer.figures import describe, gain_figures, robustness_figures, temperature_figures, view_figures
@@ -160,6 +160,7 @@ def evaluate(
     temperature = temperature_figures(tuning.mean(axis=1), splits["val"].labels)
     result = {
         **asked,
+        "leaky": run.facts["manifest"]["leaky"],
         "labels": list(labels),
         "clips": len(test),
         "actors": len(set(actors)),
@@ -198,22 +199,32 @@ def test_views(clips: Clips, metadata: dict[str, Any], views: int) -> TestViews:
 def watch(
     run: Run, model: nn.Module, metadata: dict[str, Any], test: Clips, views: int, device: str
 ) -> dict[str, Any]:  # fmt: skip
-    """What attention.json holds: for each of the hardest videos what spoke for the emotion it was taken for, and where.
+    """What attention.json holds: for each of the hardest videos what spoke for the emotion it was taken for, and when.
 
-    Its maps belong to the moments at which the report shows the video, each from the view that was nearest in time.
+    At some moments of the video: a map of where that was, from the view that was nearest in time, and what the network
+    would have answered had the video ended there.
     """
     dataset, labels = test_views(test, metadata, views), metadata["labels"]
+    mean_and_deviation = normalisation(metadata["model"]["arch"])
     place_of = {clip_id: row for row, clip_id in enumerate(test.clip_ids)}
     clips = {}
     for prediction in hardest(read_predictions(run.path / "predictions.csv")):
         row = place_of[prediction.clip_id]
-        times = test.store.open(prediction.clip_id).times
+        video = test.store.open(prediction.clip_id)
+        times, moments = video.times, moments_of(video.times)
         seen = times[view_frames(times, dataset.frames, dataset.span, views)]
-        inputs = to_input(dataset[row][0].to(device), *normalisation(metadata["model"]["arch"]))
+        inputs = to_input(dataset[row][0].to(device), *mean_and_deviation)
         classes = torch.full((views,), labels.index(prediction.predicted), device=device)
         heat = grad_cam(model, inputs, classes).cpu().numpy()
-        maps = maps_at(moments_of(times), seconds_of_maps(seen, heat.shape[1]), heat)
-        clips[prediction.clip_id] = {"emotion": prediction.predicted, "maps": maps}
+        endings = dataset.show(video, frames_until(times, dataset.frames, dataset.span, moments))
+        with torch.inference_mode():
+            answers = torch.cat([model(to_input(few.to(device), *mean_and_deviation)) for few in endings.split(views)])
+        clips[prediction.clip_id] = {
+            "emotion": prediction.predicted,
+            "seconds": np.round(moments - times[0], 3).tolist(),
+            "maps": maps_at(moments, seconds_of_maps(seen, heat.shape[1]), heat),
+            "probabilities": answers.float().softmax(-1).cpu().double().numpy().round(4).tolist(),
+        }
     return {"weights_sha256": sha256_of(run.path / "model.safetensors"), "clips": clips}
 
 
@@ -238,7 +249,8 @@ def result_line(evaluation: dict[str, Any]) -> str:
     """One line of results: what is measured, on whom, and how sure it is."""
     overall = evaluation["overall"]
     low, high = overall["uar_interval"]
+    people = "actors, SOME OF THEM SEEN IN TRAINING (leaky split)" if evaluation["leaky"] else "unseen actors"
     return (
         f"UAR {overall['uar']:.1%} (95 % interval {low:.1%} to {high:.1%}), WAR {overall['war']:.1%}, macro-F1 "
-        f"{overall['macro_f1']:.1%} per video, on {evaluation['clips']} videos of {evaluation['actors']} unseen actors"
+        f"{overall['macro_f1']:.1%} per video, on {evaluation['clips']} videos of {evaluation['actors']} {people}"
     )

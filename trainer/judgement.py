@@ -9,7 +9,7 @@ import numpy as np
 from manifests.clips import ClipStore
 from manifests.errors import UserError
 from trainer import charts, findings, wording
-from trainer.hardest import MOMENTS, SIDE, card, hardest
+from trainer.hardest import SIDE, card, hardest
 from trainer.record import EVALUATION_FORMAT, Record
 
 # The share from which a cell of the confusion matrix takes the other ink; report.css is tuned to it in both themes.
@@ -54,7 +54,7 @@ def judged(record: Record, store: ClipStore | None, baseline: Record | None) -> 
         "hardest": [card(one, store, seen.get(one.clip_id)) for one in hardest(record.predictions)],
         "watched": bool(seen) and store is not None,
         "pictures": wording.pictures(datasets, synthetic=manifest["synthetic"], at_hand=store is not None),
-        "strip_size": (MOMENTS * SIDE, SIDE),
+        "film_side": SIDE,
         "skipped": evaluation["skipped"],
     }  # fmt: skip
 

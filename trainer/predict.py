@@ -1,4 +1,4 @@
-"""Any video -> emotion probabilities over time: JSON, a plot and an annotated video.
+"""Any video -> emotion probabilities over time: JSON, a plot, an annotated video and a page that plays it.
 
 The video is read three times, each time as a stream: to follow the face, to fill the clips of all windows, and to draw.
 A window sees one static square, as in training; only the drawn box moves with the face.
@@ -23,8 +23,10 @@ from manifests.files import replacing, sha256_of, write_json
 from manifests.roll import track_roll
 from manifests.video import VideoError, read_frames, verify_video
 from trainer.dataset import resize_to, to_tensor
+from trainer.film import Picture, write_video
 from trainer.formats import Network, load_network
-from trainer.overlay import Picture, draw_frame, plot_timeline, write_video
+from trainer.overlay import draw_frame, plot_timeline, strip_height
+from trainer.playback import write_playback
 from trainer.run import read_json
 from trainer.sampling import duration_of, nearest_frames
 from trainer.temperature import tempered
@@ -46,7 +48,7 @@ class Window:
 
 
 def predict(video: Path, model_path: Path, out: Path, stride: float, device: str) -> str:
-    """Write `NAME.json`, `NAME.png` and `NAME.mp4` into `out`; return one line that tells the result.
+    """Write `NAME.json`, `.png`, `.mp4` and `.html` into `out`; return one line that tells the result.
 
     Does nothing if they are there already. Raises UserError if the video cannot be read or shows no face.
     """
@@ -62,7 +64,7 @@ def predict(video: Path, model_path: Path, out: Path, stride: float, device: str
     }
     known = read_json(out / f"{video.stem}.json")
     if known is not None and asked.items() <= known.items():
-        return f"nothing to do: {out / video.stem}.json .png .mp4 are this model's view of {video.name}"
+        return f"nothing to do: {out / video.stem}.html .mp4 .png .json are this model's view of {video.name}"
     if metadata["synthetic"]:
         print("this model learned from drawn faces: what it says of people means nothing", file=sys.stderr)
     labels = metadata["labels"]
@@ -83,33 +85,36 @@ def predict(video: Path, model_path: Path, out: Path, stride: float, device: str
         plot_timeline(temporary, middles, probabilities, labels)
     with replacing(out / f"{video.stem}.mp4") as temporary:
         write_video(temporary, annotated(video, facts.frames, face, middles, probabilities, labels), facts.fps)
-    # last: it says that the other two are whole
-    write_json(
-        out / f"{video.stem}.json",
-        {
-            "video": video.name,
-            "model": model_path.name,
-            "weights_sha256": metadata["weights_sha256"],
-            **asked,
-            "learned_from_drawn_faces": metadata["synthetic"],
-            "labels": labels,
-            "overall": as_shares(labels, overall),
-            "windows_without_face": faceless,
-            "windows": [
-                {
-                    "seconds": round(window.middle, 3),
-                    "box": [round(float(value), 1) for value in (window.square.x, window.square.y, window.square.side)],
-                    "probabilities": as_shares(labels, shares),
-                }
-                for window, shares in zip(windows, probabilities, strict=True)
-            ],
-        },
-    )
+    drawn_height = facts.height + strip_height(facts.width)
+    result = {
+        "video": video.name,
+        "model": model_path.name,
+        "weights_sha256": metadata["weights_sha256"],
+        **asked,
+        "learned_from_drawn_faces": metadata["synthetic"],
+        "labels": labels,
+        "duration": round(facts.duration, 3),
+        "size": [facts.width + facts.width % 2, drawn_height + drawn_height % 2],
+        "overall": as_shares(labels, overall),
+        "seconds_per_window": round(min(metadata["data"]["span"], facts.duration), 3),
+        "windows_without_face": faceless,
+        "windows": [
+            {
+                "seconds": round(window.middle, 3),
+                "box": [round(float(value), 1) for value in (window.square.x, window.square.y, window.square.side)],
+                "probabilities": as_shares(labels, shares),
+            }
+            for window, shares in zip(windows, probabilities, strict=True)
+        ],
+    }
+    write_playback(out / f"{video.stem}.html", result)
+    # last: it says that the others are whole
+    write_json(out / f"{video.stem}.json", result)
     top = int(overall.argmax())
     gap = f", {faceless} windows without a face left out" if faceless else ""
     return (
         f"{video.name}: {labels[top]} {overall[top]:.0%} on average over {len(windows)} windows{gap} -> "
-        f"{out / video.stem}.json .png .mp4"
+        f"{out / video.stem}.html .mp4 .png .json"
     )
 
 

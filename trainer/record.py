@@ -10,7 +10,7 @@ from manifests.errors import UserError
 from trainer.run import read_json, read_metrics
 
 # Which figures evaluation.json holds: one of another format is made anew before it is used.
-EVALUATION_FORMAT = 2
+EVALUATION_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Record:
     facts: Mapping[str, Any]
     status: Mapping[str, Any] | None
     outcome: Mapping[str, Any] | None
+    machine: Mapping[str, Any] | None
     evaluation: Mapping[str, Any] | None
     attention: Mapping[str, Any] | None
     steps: Sequence[Mapping[str, Any]]
@@ -49,6 +50,7 @@ def read_record(run: Path) -> Record:
         facts,
         read_json(run / "status.json"),
         read_json(run / "outcome.json"),
+        read_json(run / "machine.json"),
         read_json(run / "evaluation.json"),
         read_json(run / "attention.json"),
         [line for line in lines if line["kind"] == "step"],

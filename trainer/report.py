@@ -1,4 +1,4 @@
-"""The report: reads a run directory and writes `report.html`, one page without network, script or outside file.
+"""The report: reads a run directory and writes `report.html`, one page without network or outside file.
 
 It only composes: `judgement` makes what an evaluation comes to, `wording` and `findings` the figures and sentences,
 `charts` the drawings, `templates/report.html.j2` the page. What a run does not have (one that was interrupted, or never
@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from manifests.clips import ClipStore
-from manifests.files import write_text
 from trainer import charts, wording
 from trainer.judgement import judged
+from trainer.page import write_page
 from trainer.record import Record, read_record
 
 SPLITS = (("Trained on", "train"), ("Validated on", "val"), ("Judged on", "test"))
@@ -29,9 +28,8 @@ def write_report(run: Path, store: ClipStore | None, baseline: Path | None = Non
     `store` gives the pictures of the hardest videos, `baseline` is another run directory to stand beside. Raises
     UserError where either directory is none of a run.
     """
-    page = page_of(read_record(run), store, read_record(baseline) if baseline else None)
     target = run / "report.html"
-    write_text(target, _environment().get_template("report.html.j2").render(page))
+    write_page(target, "report", **page_of(read_record(run), store, read_record(baseline) if baseline else None))
     return target
 
 
@@ -42,10 +40,12 @@ def page_of(record: Record, store: ClipStore | None, baseline: Record | None) ->
         "title": f"{wording.model(facts['config']['model'])}, run {facts['run_id']}",
         "facts": facts,
         "manifest": facts["manifest"],
+        "leaky": facts["manifest"]["leaky"],
         "ending": wording.ending(epochs_done(record), epochs_asked(record), record.status, record.outcome),
         "trained": trained(record),
         "best_validation": wording.best_validation(record.validations),
         "curves": curves(record),
+        "spent": spent(record),
         "provenance": provenance(record),
         "settings": flatten(facts["config"]),
         "judged": judged(record, store, baseline) if record.evaluation else None,
@@ -96,21 +96,35 @@ def points_of(lines: Sequence[Mapping[str, Any]], key: str) -> list[charts.Point
 
 
 def trained(record: Record) -> list[tuple[str, str]]:
-    """Name and value of what was trained, on what, how long and how fast."""
+    """Name and value of what was trained, on what, and when."""
     facts, config = record.facts, record.facts["config"]
     counts = facts["manifest"]["counts"]
-    rows = [
+    return [
         ("Model", wording.model(config["model"])),
         ("Parameters", wording.millions(facts["model"]["parameters"])),
         ("Input", wording.model_input(config)),
         ("Emotions", ", ".join(facts["labels"])),
         *((title, wording.people(counts[split])) for title, split in SPLITS if split in counts),
         ("Epochs", f"{epochs_done(record)} of {epochs_asked(record)}"),
+        ("Started", wording.moment(facts["started"])),
     ]
+
+
+def spent(record: Record) -> list[tuple[str, str]]:
+    """Name and value of the time and the money that went into the run, as far as it is known."""
+    config, evaluation, rows = record.facts["config"], record.evaluation, []
     if record.steps:
         seconds = training_seconds(record.steps, config["data"]["batch"] * config["data"]["clips_per_video"])
-        rows += [("Time in training steps", wording.duration(seconds)), ("Speed", wording.speed(record.steps))]
-    return [*rows, ("Machine", wording.machine(facts["hardware"])), ("Started", wording.moment(facts["started"]))]
+        rows += [("Training steps", wording.duration(seconds)), ("Speed", wording.speed(record.steps))]
+    if evaluation:
+        looks = wording.number(evaluation["clips_per_second"], 1)
+        rows.append(("Judging", f"{wording.duration(evaluation['seconds'])}, {looks} views/s"))
+        if evaluation["robustness"]:
+            rows.append(("Judging disturbed pictures", wording.duration(evaluation["robustness"]["seconds"])))
+    if record.outcome:
+        rows.append(("From start to end, pauses left out", wording.duration(record.outcome["seconds"])))
+    rows.append(("Machine", wording.machine(record.facts["hardware"])))
+    return [*rows, ("Money", wording.money(record.machine))]
 
 
 def epochs_done(record: Record) -> int:
@@ -143,9 +157,7 @@ def provenance(record: Record) -> list[tuple[str, str]]:
         ("Versions", ", ".join(f"{name} {value}" for name, value in facts["versions"].items())),
     ]
     if record.evaluation:
-        speed = wording.number(record.evaluation["clips_per_second"], 1)
         rows.append(("Weights sha256", record.evaluation["weights_sha256"]))
-        rows.append(("Judging took", f"{wording.duration(record.evaluation['seconds'])}, {speed} views/s"))
     return rows
 
 
@@ -158,15 +170,3 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             rows.append((f"{prefix}{key}", json.dumps(value)))
     return rows
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(share=wording.in_hundred, figure=wording.number, plural=wording.plural)
-    return environment

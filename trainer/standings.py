@@ -5,8 +5,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from trainer import charts, wording
-from trainer.tables import Page, Table
+from trainer import charts, contrasts, wording
+from trainer.tables import Page, Section, Table
 
 SYNTHETIC = (
     "Drawn faces, not people.",
@@ -23,24 +23,36 @@ def comparison_page(told: Mapping[str, Any]) -> Page:
     contenders, chance = told["contenders"], 1 / len(told["labels"])
     best = max(contenders, key=lambda c: c["uar"])
     rivals = [pair for pair in told["pairs"] if pair["corpus"] is None]
-    tables = [scores_table(contenders, chance)]
-    if rivals:
-        tables.append(pairs_table(told["pairs"]))
-    if contenders[0]["corpora"]:
-        tables.append(corpora_table(contenders))
-    tables.append(recalls_table(contenders))
-    if told["settings"]:
-        tables.append(settings_table(told["settings"], [c["name"] for c in contenders]))
     judged = f"{wording.plural(told['clips'], 'video')} of {wording.plural(told['actors'], 'actor')}"
     return Page(
         kicker=f"{wording.plural(len(contenders), 'model')} on the same {judged}",
-        heading=f"Highest UAR: {best['name']}, {score(best, 'uar')}.".replace("\n", ", "),
+        heading=f"Highest UAR: {best['name']}, {wording.score(best, 'uar')}.".replace("\n", ", "),
         leads=[pair_sentence(pair) for pair in rivals],
-        tables=tables,
+        tables=[scores_table(contenders, chance)],
+        sections=[section for section in comparison_sections(told) if section],
         banners=[*([SYNTHETIC] if told["synthetic"] else []), *([LEAKY] if told["leaky"] else [])],
         notes=few_actors(told["actors"]),
         leaky=told["leaky"],
     )
+
+
+def comparison_sections(told: Mapping[str, Any]) -> list[Section | None]:
+    """All that stands below the scores; None in place of what these runs do not have."""
+    contenders, names = told["contenders"], [contender["name"] for contender in told["contenders"]]
+    return [
+        Section("pairs", "Is the difference real?", [pairs_table(told["pairs"])]) if told["pairs"] else None,
+        contrasts.curves(contenders),
+        contrasts.matrices(contenders, told["labels"], recalls_table(contenders)),
+        contrasts.groups(contenders),
+        contrasts.people(contenders),
+        contrasts.confidence(contenders),
+        contrasts.robustness(contenders),
+        contrasts.apart(told["apart"], names),
+        Section("settings", "What differs between them", [settings_table(told["settings"], names)])
+        if told["settings"]
+        else None,
+        contrasts.again(contenders),
+    ]
 
 
 def scores_table(contenders: Sequence[Mapping[str, Any]], chance: float) -> Table:
@@ -51,9 +63,9 @@ def scores_table(contenders: Sequence[Mapping[str, Any]], chance: float) -> Tabl
         rows.append(
             [
                 f"{contender['name']}\n{'seeds' if len(contender['seeds']) > 1 else 'seed'} {seeds}",
-                score(contender, "war"),
-                score(contender, "uar"),
-                score(contender, "macro_f1"),
+                wording.score(contender, "war"),
+                wording.score(contender, "uar"),
+                wording.score(contender, "macro_f1"),
                 wording.millions(contender["parameters"]),
                 wording.number(speed, 1),
                 wording.UNDEFINED if contender["seconds"] is None else wording.duration(contender["seconds"]),
@@ -64,14 +76,6 @@ def scores_table(contenders: Sequence[Mapping[str, Any]], chance: float) -> Tabl
     return Table(
         f"Scores per video, with 95 % intervals over actors; guessing gives {wording.percent(chance)}", columns, rows
     )
-
-
-def score(figures: Mapping[str, Any], name: str) -> str:
-    """A score, its deviation between runs where there are several, and below it the interval over actors."""
-    spread = figures.get(f"{name}_sd")
-    told = wording.percent(figures[name]) + (f" ± {wording.in_hundred(spread)}" if spread is not None else "")
-    bounds = figures.get(f"{name}_interval")
-    return f"{told}\n{wording.interval(bounds)}" if bounds else told
 
 
 def pairs_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
@@ -92,34 +96,21 @@ def pairs_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
-def corpora_table(contenders: Sequence[Mapping[str, Any]]) -> Table:
-    rows: list[list[str | Markup]] = [
-        [
-            f"{contender['name']}\n{wording.plural(figures['clips'], 'video')}",
-            corpus,
-            score(figures, "war"),
-            score(figures, "uar"),
-            charts.whisker(figures["uar"], figures["uar_interval"], 0, "a"),
-        ]
-        for contender in contenders
-        for corpus, figures in contender["corpora"].items()
-    ]
-    return Table(
-        "Each corpus by itself: the larger one cannot hide the other", ("model", "corpus", "WAR", "UAR", ""), rows
-    )
-
-
 def recalls_table(contenders: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         [label, *(wording.in_hundred(contender["recalls"][label]) for contender in contenders)]
         for label in contenders[0]["recalls"]
     ]
-    return Table("Share of each emotion's videos that is read right, %", ["emotion", *_names(contenders)], rows)
+    return Table(
+        "Share of each emotion's videos that is read right, %",
+        ["emotion", *(contender["name"] for contender in contenders)],
+        rows,
+    )
 
 
 def settings_table(settings: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
     rows = [[setting["setting"], *(_short(value) for value in setting["values"])] for setting in settings]
-    return Table("What differs between them", ["setting", *names], rows)
+    return Table("Settings, inputs and surroundings; what is alike is left out", ["setting", *names], rows)
 
 
 def pair_sentence(pair: Mapping[str, Any]) -> str:
@@ -149,7 +140,6 @@ def crossval_page(result: Mapping[str, Any]) -> Page:
         if spread["uar"] is not None
         else ""
     )
-    tables = [folds_table(result), emotions_table(result["per_class"])]
     return Page(
         kicker=f"{model}, protocol {result['protocol']}: {result['about']}",
         heading=(
@@ -161,7 +151,8 @@ def crossval_page(result: Mapping[str, Any]) -> Page:
             f"{wording.interval(pooled['war_interval'])} WAR. No fold chose anything by its test actors.",
             *([leak_sentence(result)] if result["leaky"] else []),
         ],
-        tables=tables,
+        tables=[folds_table(result)],
+        sections=[Section("emotions", "Emotion by emotion", [emotions_table(result["per_class"])])],
         banners=[SYNTHETIC] if result["manifest"]["synthetic"] else [],
         notes=[*left_out(result), *few_actors(pooled["actors"])],
     )
@@ -173,7 +164,7 @@ def folds_table(result: Mapping[str, Any]) -> Table:
     rows = [figures_row(fold["name"].replace("-", " "), fold, chance) for fold in result["folds"]]
     if len(result["folds"]) > 1:
         summary = {**result["mean"], **{f"{name}_sd": value for name, value in result["sd"].items()}}
-        cells = [score(summary, name) for name in ("war", "uar", "macro_f1")]
+        cells = [wording.score(summary, name) for name in ("war", "uar", "macro_f1")]
         rows.append(["mean of folds ± SD", "", "", *cells, ""])
         rows.append(figures_row("all folds pooled", result["pooled"], chance))
     if len(result["corpora"]) > 1:
@@ -195,7 +186,7 @@ def figures_row(name: str, figures: Mapping[str, Any], chance: float, look: str 
         name,
         wording.number(figures["clips"], 0),
         wording.number(figures["actors"], 0),
-        *(score(figures, each) for each in ("war", "uar", "macro_f1")),
+        *(wording.score(figures, each) for each in ("war", "uar", "macro_f1")),
         charts.whisker(figures["uar"], figures["uar_interval"], chance, look),
     ]
 
@@ -241,10 +232,6 @@ def few_actors(actors: int) -> list[str]:
     if actors >= wording.FEW_ACTORS:
         return []
     return [f"With only {wording.plural(actors, 'actor')}, intervals are rough and tend to be too narrow."]
-
-
-def _names(contenders: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [contender["name"] for contender in contenders]
 
 
 def _short(value: str, most: int = 24) -> str:

@@ -1,19 +1,17 @@
 """What is said twice, on the terminal and in a file: banners, sentences and tables, the same in both."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import jinja2
 from markupsafe import Markup
 from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from manifests.files import write_text
 from manifests.summary import stdout_console
-
-TEMPLATES = Path(__file__).parent / "templates"
+from trainer import page as pages
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,23 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Section:
+    """A part of a page: its name for addresses, its title, and what it holds.
+
+    Only the page shows `drawings`, each with a title, and `matrices`, (title, class names, rows of cells); and all of a
+    section that is `long`.
+    """
+
+    id: str
+    title: str
+    tables: Sequence[Table] = ()
+    drawings: Sequence[tuple[str, Markup]] = ()
+    matrices: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Mapping[str, Any]]]]] = ()
+    says: Sequence[str] = ()
+    long: bool = False
+
+
+@dataclass(frozen=True)
 class Page:
     """`kicker` says what this is, `heading` what came out, `leads` how sure that is; `banners` are (short, full)."""
 
@@ -36,6 +51,7 @@ class Page:
     heading: str
     leads: Sequence[str]
     tables: Sequence[Table]
+    sections: Sequence[Section] = ()
     banners: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     leaky: bool = False
@@ -48,7 +64,8 @@ def print_page(page: Page) -> None:
         console.print(f"{short} {full}", style="bold red" if page.leaky else "yellow", markup=False)
     for sentence in filter(None, (page.kicker, page.heading, *page.leads)):
         console.print(sentence, markup=False, soft_wrap=True)
-    for table in page.tables:
+    short = (section for section in page.sections if not section.long)
+    for table in (*page.tables, *(table for section in short for table in section.tables)):
         console.print(_drawn(table))
     for note in page.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
@@ -65,12 +82,8 @@ def _drawn(table: Table) -> RichTable:
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Write one HTML file without network, script or outside file; the same page gives the same bytes."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    """Write a page as one HTML file."""
+    contents = [("verdict", "Verdict"), *((section.id, section.title) for section in page.sections)]
+    pages.write_page(
+        path, "compare", page=page, title=page.kicker, leaky=page.leaky, contents=[*contents, ("words", "Words")]
     )
-    write_text(path, environment.get_template("compare.html.j2").render(page=page))

@@ -153,6 +153,14 @@ def views(evaluation: Mapping[str, Any]) -> str:
     )
 
 
+def score(figures: Mapping[str, Any], name: str) -> str:
+    """A score, its deviation between runs where there are several, and below it the interval over actors."""
+    spread = figures.get(f"{name}_sd")
+    told = percent(figures[name]) + (f" ± {in_hundred(spread)}" if spread is not None else "")
+    bounds = figures.get(f"{name}_interval")
+    return f"{told}\n{interval(bounds)}" if bounds else told
+
+
 @dataclass(frozen=True)
 class Mistake:
     """`count` of the `of` videos of class `true` were read as `predicted`."""
@@ -257,6 +265,14 @@ def machine(hardware: Mapping[str, Any]) -> str:
     return f"{device}{hardware['cpu']}, {plural(hardware['cores'], 'core')}, {hardware['memory_gb']:g}{NBSP}GB"
 
 
+def money(rented: Mapping[str, Any] | None) -> str:
+    """What machine.json says of the price: `$1.24: g6.xlarge, spot, us-east-1b, at $0.412 an hour`."""
+    if rented is None:
+        return "no rented machine is known of"
+    where = ", ".join(str(rented[key]) for key in ("type", "market", "zone") if rented.get(key))
+    return f"${rented['dollars']:.2f}: {where}, at ${rented['price_per_hour']:.3g} an hour"
+
+
 def speed(steps: Sequence[Mapping[str, Any]]) -> str:
     """Median speed, and the mean share of the time in which training waited for data."""
     clips = statistics.median(line["clips_per_second"] for line in steps)
@@ -265,10 +281,9 @@ def speed(steps: Sequence[Mapping[str, Any]]) -> str:
 
 
 def pictures(datasets: Sequence[str], *, synthetic: bool, at_hand: bool) -> str:
-    """What the thumbnails are and under which licence they stand."""
+    """Why there are no pictures, or under which licence they stand; empty where they are drawn."""
     if not at_hand:
-        return "Pictures are left out, because no prepared clips were given."
+        return "Films are left out, because no prepared clips were given."
     licences = {"ravdess": "RAVDESS (CC BY-NC-SA 4.0)", "crema": "CREMA-D (ODbL 1.0)"}
     named = [] if synthetic else [licences[name] for name in datasets if name in licences]
-    origin = f" The pictures come from {' and '.join(named)}; pass this page on under the same terms." if named else ""
-    return f"Each strip shows five moments from the start of a video to its end.{origin}"
+    return f"The films come from {' and '.join(named)}; pass this page on under the same terms." if named else ""
