@@ -66,7 +66,7 @@ class Calls:
     target: str
     made: list[Call] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
-    before: dict[str, Callable[[Call], None]] = field(default_factory=dict)  # what happens when such a call comes
+    before: dict[str, Callable[[Call], None]] = field(default_factory=dict)  # what happens when such a call (`*`) comes
     troubles: dict[str, list[str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -140,7 +140,7 @@ class Relay(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         call, protocol = understood(self.command, self.path, self.headers, body)
         trouble = self.calls.trouble(call)
-        if happens := self.calls.before.get(call.name):
+        if happens := self.calls.before.get(call.name) or self.calls.before.get("*"):
             happens(call)
         if trouble == "drop":
             self.close_connection = True

@@ -16,12 +16,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from calls import Calls, calls
-from cloud import REGION, Cloud, cloud
+from cloud import IMAGE_PARAMETER, REGION, Cloud, cloud
 
 from infra.ops import door
 from infra.outputs import Outputs, parameter_name, tags
@@ -32,6 +33,12 @@ NUMBERS = itertools.count(1)
 # Spot prices that differ by zone; moto's are all the same.
 SPOT = {("g6.xlarge", "us-east-1a"): 0.31, ("g5.xlarge", "us-east-1b"): 0.4}
 LISTED = {"g6.xlarge": 0.8048, "g5.xlarge": 1.006}
+
+
+@cache
+def client(aws: Cloud, service: str) -> Any:
+    """Making a client takes longer than most calls."""
+    return aws.client(service)
 
 
 def list_price(call: Any) -> dict[str, Any]:
@@ -88,10 +95,10 @@ class Desk:
     # What stands in the cloud.
     def put(self, key: str, body: str | bytes | dict[str, Any]) -> None:
         data = json.dumps(body) if isinstance(body, dict) else body
-        self.aws.client("s3").put_object(Bucket=self.outputs.bucket, Key=key, Body=data)
+        client(self.aws, "s3").put_object(Bucket=self.outputs.bucket, Key=key, Body=data)
 
     def get(self, key: str) -> bytes | None:
-        s3 = self.aws.client("s3")
+        s3 = client(self.aws, "s3")
         try:
             return bytes(s3.get_object(Bucket=self.outputs.bucket, Key=key)["Body"].read())
         except s3.exceptions.NoSuchKey:
@@ -103,7 +110,7 @@ class Desk:
         return dict(json.loads(text))
 
     def keys(self, prefix: str) -> list[str]:
-        found = self.aws.client("s3").list_objects_v2(Bucket=self.outputs.bucket, Prefix=prefix)
+        found = client(self.aws, "s3").list_objects_v2(Bucket=self.outputs.bucket, Prefix=prefix)
         return [item["Key"] for item in found.get("Contents", ())]
 
     def runs(self) -> list[str]:
@@ -114,14 +121,14 @@ class Desk:
         return text.decode() if text else None
 
     def group(self) -> dict[str, Any]:
-        groups = self.aws.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[self.outputs.asg])
+        groups = client(self.aws, "autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[self.outputs.asg])
         return dict(groups["AutoScalingGroups"][0])
 
     def capacity(self) -> int:
         return int(self.group()["DesiredCapacity"])
 
     def deadlines(self) -> list[Any]:
-        autoscaling = self.aws.client("autoscaling")
+        autoscaling = client(self.aws, "autoscaling")
         found = autoscaling.describe_scheduled_actions(AutoScalingGroupName=self.outputs.asg)
         return [action["StartTime"] for action in found["ScheduledUpdateGroupActions"]]
 
@@ -129,7 +136,7 @@ class Desk:
         return [instance["InstanceId"] for instance in self.group()["Instances"]]
 
     def set_capacity(self, machines: int) -> None:
-        self.aws.client("autoscaling").set_desired_capacity(
+        client(self.aws, "autoscaling").set_desired_capacity(
             AutoScalingGroupName=self.outputs.asg, DesiredCapacity=machines
         )
 
@@ -147,7 +154,7 @@ class Desk:
         told = {"outcome": outcome, "reason": reason, "exit_code": 143, "last_lines": []}
         self.tells(run_id, "outcome.json", told)
         if self.active() == run_id:
-            self.aws.client("s3").delete_object(Bucket=self.outputs.bucket, Key=f"active/{self.outputs.stack}")
+            client(self.aws, "s3").delete_object(Bucket=self.outputs.bucket, Key=f"active/{self.outputs.stack}")
         self.set_capacity(0)
 
     def listen(self) -> None:
@@ -218,6 +225,7 @@ def outputs_for(stack: str) -> Outputs:
         document_stop=f"{name}-stop",
         document_status=f"{name}-status",
         document_clean=f"{name}-clean",
+        document_attach=f"{name}-attach",
         instance_types=("g6.xlarge", "g5.xlarge"),
         market="spot-then-on-demand",
         nodes=2,
@@ -228,19 +236,26 @@ def outputs_for(stack: str) -> Outputs:
     )
 
 
+@cache
+def given_by(aws: Cloud) -> tuple[str, str]:
+    """What the account has of its own: a machine image, and subnets in two zones."""
+    image = client(aws, "ssm").get_parameter(Name=IMAGE_PARAMETER)["Parameter"]["Value"]
+    subnets = client(aws, "ec2").describe_subnets()["Subnets"]
+    return image, ",".join(s["SubnetId"] for s in subnets if s["AvailabilityZone"][-1] in "ab")
+
+
 def make_stack(aws: Cloud, outputs: Outputs) -> None:
     """What `make up` makes, as far as the verbs look at it."""
-    ec2, name = aws.client("ec2"), outputs.asg
-    aws.client("s3").create_bucket(Bucket=outputs.bucket)
-    image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    ec2, name = client(aws, "ec2"), outputs.asg
+    client(aws, "s3").create_bucket(Bucket=outputs.bucket)
+    image, subnets = given_by(aws)
     ec2.create_launch_template(LaunchTemplateName=name, LaunchTemplateData={"ImageId": image})
-    subnets = ec2.describe_subnets()["Subnets"]
-    aws.client("autoscaling").create_auto_scaling_group(
+    client(aws, "autoscaling").create_auto_scaling_group(
         AutoScalingGroupName=name,
         MinSize=0,
         MaxSize=outputs.nodes,
         DesiredCapacity=0,
-        VPCZoneIdentifier=",".join(s["SubnetId"] for s in subnets if s["AvailabilityZone"][-1] in "ab"),
+        VPCZoneIdentifier=subnets,
         MixedInstancesPolicy={
             "InstancesDistribution": {"OnDemandPercentageAboveBaseCapacity": 0},
             "LaunchTemplate": {
@@ -251,7 +266,7 @@ def make_stack(aws: Cloud, outputs: Outputs) -> None:
         Tags=[{"Key": k, "Value": v, "PropagateAtLaunch": True} for k, v in tags(outputs.stack).items()],
     )
     text = json.dumps(asdict(outputs))
-    aws.client("ssm").put_parameter(Name=parameter_name(outputs.stack), Value=text, Type="String")
+    client(aws, "ssm").put_parameter(Name=parameter_name(outputs.stack), Value=text, Type="String")
 
 
 @contextmanager

@@ -221,12 +221,12 @@ def _undo(outputs: Outputs, run_id: str, mark: str, group: fleet.Group, done: li
     try:
         if not record.release(outputs, run_id, mark):
             return  # another run has the stack: nothing was begun
-        if "capacity" in done:
+        if "request" in done and record.read(outputs, record.key(run_id, "request.json")):
+            record.write(outputs, record.key(run_id, "outcome.json"), outcome)
+        if "capacity" in done and fleet.read_group(outputs).desired != group.desired:
             fleet.set_capacity(outputs, group.desired)
         if group.is_empty:
             fleet.clear_deadline(outputs)
-        if "request" in done and record.read(outputs, record.key(run_id, "request.json")):
-            record.write(outputs, record.key(run_id, "outcome.json"), outcome)
     except Exception:
         say(
             f"AWS does not take back what was begun of {run_id}: say `make stop RUN={run_id}` as soon as it answers "
