@@ -88,13 +88,13 @@ status: .venv/ready ## machines, GPUs, disk, run, price; ends with 1 on anything
 runs: .venv/ready ## every run: outcome, test UAR, epochs, hours, price (ALL=1)
 	@$(BIN)/python -m infra.ops.runs
 
-monitor: .venv/ready ## the run as bars and curves that fill the terminal (RUN=, REPLAY=1)
+monitor: .venv/ready ## the run as bars and curves that fill the terminal (RUN= REPLAY=1)
 	@$(BIN)/python -m infra.ops.monitor $(if $(REPLAY),--replay)
 
 attach: .venv/ready ## the run's live terminal on its machine, through SSM; q detaches (RUN=)
 	@$(BIN)/python -m infra.ops.attach
 
-logs: .venv/ready ## what the run prints, from its machine's boot to its end (RUN=, ALL=1)
+logs: .venv/ready ## what the run prints, from its machine's boot to its end (RUN= ALL=1)
 	@$(BIN)/python -m infra.ops.logs $(if $(ALL),--all)
 
 shell: .venv/ready ## a login shell on the machine, through SSM: no key, no open port

@@ -7,12 +7,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from calls import calls
 from cloud import Cloud, cloud
 from faults import proxy
-from watching import Stage, iso, machine, stage
+from watching import Stage, forbidden, iso, machine, stage
 
 from infra.box.mirror import Mirror
 from infra.box.transfer import Bucket
@@ -269,11 +271,32 @@ def test_a_run_that_is_not_there_is_a_sentence(desk: Stage) -> None:
     assert "is no run" in done.stderr
 
 
+def test_it_asks_for_no_more_than_it_needs_within_the_operators_policy(desk: Stage, server: Cloud) -> None:
+    desk.put_run(RUN, machine=machine(phase="ended"), output=b"one\ntwo\n", outcome=FINISHED)
+    with calls(server.url) as seen:
+        assert replace(desk, endpoint=seen.url).make("logs", "--run", RUN).returncode == 0
+        # the log's end, what is in it, and twice that there is no more; four objects, the note
+        assert seen.names == {"ssm:GetParameter": 1, "s3:GetObject": 4 + 4 + 1}
+        assert forbidden(desk, seen.made) == []
+
+
+def test_credentials_that_expire_end_the_watching_with_what_renews_them(desk: Stage, server: Cloud) -> None:
+    desk.put_run(RUN, machine=machine(), output=b"one\n")
+    desk.activate(RUN)
+    with proxy(server.url) as between:
+        watcher, heard = follow(replace(desk, endpoint=between.url))
+        wait_for(lambda: heard == ["one\n"], "the first line")
+        between.mode = "expired"
+        assert watcher.wait(60) == 2
+    assert watcher.stderr
+    assert watcher.stderr.read().startswith("error: your AWS credentials have expired; `aws sso login` renews them")
+
+
 def test_of_a_long_log_only_the_end_is_fetched(desk: Stage, server: Cloud) -> None:
     desk.put_run(RUN, machine=machine(phase="ended"), output=b"%099d\n" * 10 % (*range(10),) * 20_000)
     desk.put(f"runs/{RUN}/outcome.json", FINISHED)
     with proxy(server.url) as between:
-        seen = Stage(server, desk.outputs, desk.folder, between.url)
+        seen = replace(desk, endpoint=between.url)
         done = seen.make("logs", "--lines", "10", "--no-follow")
         asked = [s for s in between.seen if s.path.endswith("output.txt")]
     assert done.stdout.splitlines() == [f"{number:099}" for number in range(10)]
@@ -286,7 +309,7 @@ def test_a_machine_killed_half_way_and_an_unruly_s3_cost_no_line(desk: Stage, se
     desk.activate(RUN)
     bucket = Bucket(desk.outputs.bucket, server.client("s3"))
     with proxy(server.url) as between:
-        watcher, heard = follow(Stage(server, desk.outputs, desk.folder, between.url))
+        watcher, heard = follow(replace(desk, endpoint=between.url))
         number = 0
         for life in range(2):
             folder = tmp_path / f"life-{life}"

@@ -8,16 +8,18 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from calls import calls
 from cloud import Cloud, cloud
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from terminal import ALTERNATE_OFF, ALTERNATE_ON, Terminal
-from watching import Stage, iso, machine, request, stage, status
+from watching import Stage, forbidden, iso, machine, request, stage, status
 
 from infra.ops.monitor import REPLAY_FRAMES, notice, read_curves, replayed
 from infra.ops.record import Record
@@ -151,6 +153,14 @@ def test_one_picture_can_be_printed_or_written(desk: Stage) -> None:
     assert (done.returncode, done.stdout) == (0, "")
     assert target.read_text().startswith("<svg")
     assert "NVIDIA&#160;L4" in target.read_text()
+
+
+def test_it_asks_for_no_more_than_it_needs_within_the_operators_policy(desk: Stage, server: Cloud) -> None:
+    with calls(server.url) as seen:
+        assert replace(desk, endpoint=seen.url).make("monitor", "--run", RUN, "--once").returncode == 0
+        # five objects of the run, the stack's note, the log's end, what is in it, and that there is no more
+        assert seen.names == {"ssm:GetParameter": 1, "s3:GetObject": 5 + 1 + 3}
+        assert forbidden(desk, seen.made) == []
 
 
 def test_a_run_that_is_not_there_is_a_sentence(desk: Stage) -> None:
