@@ -16,7 +16,7 @@ DRY ?=
 FORCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench trials drill doctor preview up image destroy data manifest prepare pipeline download status runs monitor attach logs shell tensorboard train resume stop clean lint format lock clean-demo
+.PHONY: help setup demo test bench trials drill rehearse doctor preview up image destroy data manifest prepare pipeline download status runs monitor attach logs shell tensorboard train resume stop clean lint format lock clean-demo
 
 help: ## print these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ trials: .venv/ready ## four networks, three seeds, equal budget, on drawn faces:
 
 drill: .venv/ready ## kill training at random moments and compare with an undisturbed run (KILLS=50, NODES=2)
 	@$(BIN)/python tests/drill.py --kills $(KILLS) --nodes $(NODES)
+
+rehearse: .venv/ready ## the whole story of a run in AWS, from up to destroy, on this machine and at no cost (root, Linux)
+	@$(BIN)/python tests/rehearse.py
 
 doctor: .venv/ready ## is all there that AWS needs? a tick or a cure for each
 	@$(BIN)/python -m infra.ops.doctor

@@ -122,7 +122,8 @@ class Rehearsal:
             by_corpus = {corpus: sum(row["dataset"] == corpus for row in rows) for corpus in ("ravdess", "crema")}
             claim(all(by_corpus.values()), f"the manifest lacks a corpus: {by_corpus}")
             splits = [{row["actor"] for row in rows if row["split"] == split} for split in ("train", "val", "test")]
-            claim(all(splits) and not splits[0] & splits[1] | splits[0] & splits[2] | splits[1] & splits[2], "splits")
+            apart = len(set.union(*splits)) == sum(map(len, splits))
+            claim(all(splits) and apart, "an actor is in two splits, or a split is empty")
             told = " and ".join(f"{count} takes of {corpus}" for corpus, count in by_corpus.items())
             proofs += [f"a machine made it in the image and gave itself back: {told}, no actor in two splits"]
             self.rows = len(rows)
@@ -131,10 +132,8 @@ class Rehearsal:
         with self.stage.step("make prepare") as proofs:
             self.stage.make("prepare", YES=1)
             self.over("prepare")
-            clips = [key for key in self.objects("clips/all/") if key.endswith(".clip")] or list(
-                self.objects("clips/all/")
-            )
-            claim(len(clips) >= self.rows, f"{len(clips)} objects of clips for {self.rows} takes")
+            index = list(csv.DictReader(io.StringIO(self.read("clips/all/index.csv").decode())))
+            claim(len(index) == self.rows, f"{len(index)} clips are prepared of {self.rows} takes")
             proofs += [f"{self.rows} takes are face clips in S3 once, for every run to come; the machine is gone"]
 
     def train(self) -> None:
@@ -209,14 +208,15 @@ class Rehearsal:
             claim(outcome["outcome"] == "finished", f"the outcome is {outcome['outcome']}: {outcome['reason']}")
             self.gone()
             claim(self.active() is None and self.group()["DesiredCapacity"] == 0, "a machine would come again")
-            metrics = [json.loads(line) for line in self.read(f"runs/{self.run}/metrics.jsonl").decode().splitlines()]
-            steps = [row["step"] for row in metrics if row.get("kind", "step") == "step" and "loss" in row]
-            claim(steps == sorted(set(steps)), "metrics.jsonl has a step twice, or out of order")
+            text = self.read(f"runs/{self.run}/metrics.jsonl").decode()
+            rows = [row for row in map(json.loads, text.splitlines()) if row["kind"] == "evaluation"]
+            judged = [row["epoch"] for row in rows if row["split"] == "val"]
+            claim(judged == list(range(EPOCHS)), "metrics.jsonl lacks an epoch, or has one twice")
             lines = self.read(f"runs/{self.run}/output.txt").decode().splitlines()
-            claim([line for line in logs.out.splitlines() if line in set(lines)], "logs printed nothing of the run")
-            proofs += [
-                f"finished over {len(self.machines)} machines, no step lost or done twice; the last gave itself back"
-            ]
+            claim(logs.out.splitlines() == lines, "logs printed other lines than those in S3")
+            claim(any("spot machine taken back" in line for line in lines), "the output does not tell of the notice")
+            proofs += [f"finished, over {len(self.machines)} machines, none of {EPOCHS} epochs lost or done twice"]
+            proofs += ["logs has every line of all of them once; the last gave itself back, and no other will come"]
 
     def download(self) -> None:
         with self.stage.step("make download, make runs") as proofs:
