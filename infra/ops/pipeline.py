@@ -23,7 +23,6 @@ make pipeline SRC=/videos DRY=1
 make pipeline SRC=/videos CONFIG=my/recipe.yaml SET="optim.lr=3e-4" CAP=10 YES=1
 python -m infra.ops.pipeline /videos --config demo --yes
 """
-DONE = "done"
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,10 @@ class Line:
     where: dict[str, str]
     request: dict[str, Any]  # of the training
     recipe: bytes | None
+
+    @property
+    def what(self) -> str:
+        return " ".join([self.request["config"], *self.request["settings"]])
 
     def errand(self, **changes: Any) -> argparse.Namespace:
         """The options as a step takes them; the operator has agreed to all of them already."""
@@ -73,9 +76,9 @@ def pipeline(given: argparse.Namespace) -> int:
         print_json(steps) if given.json else print(told)
         return 0
     say(told)
-    if any(step["state"] != DONE for step in steps) and not agreed(given):
+    if any(not step["done"] for step in steps) and not agreed(given):
         return 0
-    return walk(line)
+    return walk(line, steps)
 
 
 def lay(given: argparse.Namespace) -> Line:
@@ -114,45 +117,48 @@ def check_names(found: Survey) -> None:
 
 
 def plan(line: Line) -> list[dict[str, Any]]:
-    """The steps, each done or not, with the most dollars that it may cost."""
+    """The steps, each done or not, and the most dollars that it may cost. Raises UserError if the stack is not free."""
     outputs, given, where = line.outputs, line.given, line.where
     tally = data.plan(outputs, line.found)
     is_sent = not tally.counts["sent"] and not tally.counts["replaced"]
-    is_made = is_sent and manifest.is_made(outputs, where, chore.digest_of_videos(outputs))
-    is_prepared = is_made and prepare.is_made(outputs, where, prepare.made_of(outputs, where))
-    trained = trained_run(line) if is_prepared else None
-    busy = record.active_run(outputs)
-    if busy and not (is_made and busy == trained) and not is_ours(line, busy):
-        raise UserError(record.taken(outputs, busy))
-    if not outputs.image_digest:
-        raise UserError("the stack has no image yet, and machines work in it; `make image`")
-    ended = trained is not None and record.read_record(outputs, trained, busy).state == "finished"
-    small = launch.settle(outputs, line.chore(), min(chore.CAP, outputs.cap_dollars))[0].most if not is_prepared else 0
+    is_made = is_sent and manifest.is_made(outputs, where, videos := chore.digest_of_videos(outputs))
+    sources = prepare.made_of(outputs, where, videos) if is_made else {}
+    is_prepared = is_made and prepare.is_made(outputs, where, sources)
+    trained = trained_run(line, sources) if is_prepared and not given.force else None
+    require_free(line, trained)
+    is_trained = trained is not None and trained.state == "finished"
+    is_here = is_trained and trained is not None and (Path(given.out) / trained.run_id / "outcome.json").is_file()
+    small = 0.0 if is_prepared else launch.settle(outputs, line.chore(), min(chore.CAP, outputs.cap_dollars))[0].most
     large = 0.0 if trained else launch.settle(outputs, given)[0].most
     rows = [
         ("data", is_sent, data.sentence(outputs, tally, dry_run=True), 0.0),
-        ("manifest", is_made, f"s3://{outputs.bucket}/{where['manifest']}", small),
-        ("prepare", is_prepared, f"s3://{outputs.bucket}/{where['clips']}", small),
-        ("train", ended, " ".join([line.request["config"], *line.request["settings"]]), large),
-        ("download", False, f"to {given.out}", 0.0),
+        ("manifest", is_made and not given.force, f"s3://{outputs.bucket}/{where['manifest']}", small),
+        ("prepare", is_prepared and not given.force, f"s3://{outputs.bucket}/{where['clips']}", small),
+        ("train", is_trained, trained.run_id if trained else line.what, large),
+        ("download", is_here, f"to {given.out}", 0.0),
     ]
     return [
-        {
-            "step": step,
-            "state": DONE if done else "to do",
-            "what": what,
-            "at_most_dollars": 0 if done else round(most, 2),
-        }
+        {"step": step, "done": done, "what": what, "at_most_dollars": 0 if done else round(most, 2)}
         for step, done, what, most in rows
-        if not (step == "download" and ended and (Path(given.out) / str(trained) / "report.html").is_file())
     ]
+
+
+def require_free(line: Line, trained: record.Record | None) -> None:
+    """Raise UserError if no machine could work for us now."""
+    busy = trained.run_id if trained and trained.active else record.active_run(line.outputs)
+    if not line.outputs.image_digest:
+        raise UserError("the stack has no image yet, and machines work in it; `make image`")
+    if busy and not (trained and trained.run_id == busy):
+        asked = record.read_json(line.outputs, record.key(busy, "request.json")) or {}
+        if asked.get("task") not in ("manifest", "prepare") or asked.get("manifest") != line.where["manifest"]:
+            raise UserError(record.taken(line.outputs, busy))
 
 
 def described(steps: list[dict[str, Any]]) -> str:
-    lines = []
-    for step in steps:
-        most = f"; at most ${step['at_most_dollars']:.2f}" if step["at_most_dollars"] else ""
-        lines.append(f"{step['step']:<9} {step['state']:<6} {step['what']}{most}")
+    rows = [(s["step"], "done" if s["done"] else "to do", s["what"], s["at_most_dollars"]) for s in steps]
+    lines = [
+        f"{name:<9} {state:<6} {what}" + (f"; at most ${most:.2f}" if most else "") for name, state, what, most in rows
+    ]
     total = sum(step["at_most_dollars"] for step in steps)
     return "\n".join(
         [*lines, f"{'in all':<9} {'':<6} at most ${total:.2f}, on machines; a run ends at its cap by itself"]
@@ -168,66 +174,68 @@ def agreed(given: argparse.Namespace) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def walk(line: Line) -> int:
-    """Take the steps, each of which finds out by itself whether there is anything to do."""
-    outputs = line.outputs
+def walk(line: Line, steps: list[dict[str, Any]]) -> int:
+    """Take the steps. What the plan found done is done still if all videos were there, byte by byte."""
+    outputs, done = line.outputs, {step["step"] for step in steps if step["done"]}
     tally = data.send(outputs, line.found)
     say(data.sentence(outputs, tally, dry_run=False))
     data.tell_broken(tally.unfit)
     if tally.unfit and not line.given.force:
         raise UserError("not all videos could be sent, as told above; run it again, or FORCE=1 goes on without them")
-    manifest.make(outputs, line.chore(), line.where)
-    prepare.make(outputs, line.chore(), line.where)
-    run_id = train_run(line)
-    fetched = download.fetch_run(outputs, follow(outputs, run_id), Path(line.given.out).expanduser(), everything=False)
+    if tally.counts["sent"] or tally.counts["replaced"]:
+        done = set()
+    if "manifest" not in done:
+        manifest.make(outputs, line.chore(), line.where)
+    if "prepare" not in done:
+        prepare.make(outputs, line.chore(), line.where)
+    if "train" in done:
+        (run_id,) = (step["what"] for step in steps if step["step"] == "train")
+        found = record.read_record(outputs, run_id)
+    else:
+        found = follow(outputs, train_run(line))
+    fetched = download.fetch_run(outputs, found, Path(line.given.out).expanduser(), everything=False)
     download.tell(fetched, line.given.open, line.given.json)
     return 0
 
 
 def train_run(line: Line) -> str:
-    """The run that was trained, or is being trained, of exactly this; else a new one."""
-    outputs, request = line.outputs, dict(line.request)
-    known = None if line.given.force else trained_run(line)
-    if known:
-        say(f"run {known} was begun with this recipe on these clips")
-        return known
-    given = line.errand()
+    """The run that was begun of exactly this by an earlier call; else a new one."""
+    outputs, given, request = line.outputs, line.errand(), dict(line.request)
+    sources = prepare.made_of(outputs, line.where)
+    if not given.force and (known := trained_run(line, sources)):
+        say(f"run {known.run_id} was begun with this recipe on these clips")
+        return known.run_id
     launch.require_free(outputs)
     train.require(outputs, request)
     terms, group = launch.settle(outputs, given)
     run_id = record.new_run_id(Path(request["config"]).stem)
-    what = " ".join(["train", request["config"], *request["settings"]])
     if line.recipe is not None:
         request["config"] = record.key(run_id, "config.yaml")
-    launch.agreed(run_id, what, terms, given)
-    record.write_json(outputs, note_of(line), {"run": run_id})
+    launch.agreed(run_id, f"train {line.what}", terms, given)
+    record.write_json(outputs, note_of(line, sources), {"run": run_id})
     launch.begin(outputs, run_id, request, terms, group, line.recipe)
     if arrival.follow(outputs, run_id, terms) == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     return run_id
 
 
-def trained_run(line: Line) -> str | None:
-    """The run that an earlier call began with this recipe, these settings and clips; none that has never started."""
-    note = record.read_json(line.outputs, note_of(line))
-    if note is None or record.read(line.outputs, record.key(note["run"], "request.json")) is None:
+def trained_run(line: Line, sources: dict[str, str]) -> record.Record | None:
+    """The run that an earlier call began with this recipe on these clips; none that failed or never began."""
+    note = record.read_json(line.outputs, note_of(line, sources))
+    if note is None:
         return None
-    found = record.read_record(line.outputs, note["run"])
-    return None if found.state == "failed" else found.run_id
+    try:
+        found = record.read_record(line.outputs, note["run"])
+    except UserError:  # it was noted and then not begun
+        return None
+    return None if found.state == "failed" else found
 
 
-def note_of(line: Line) -> str:
+def note_of(line: Line, sources: dict[str, str]) -> str:
     """Where it is noted which run was begun; its name is made of all that decides what is learned."""
-    made_of = prepare.made_of(line.outputs, line.where)
     recipe = hashlib.sha256(line.recipe).hexdigest() if line.recipe else line.request["config"]
-    asked = [recipe, line.request["settings"], line.where["clips"], made_of, line.given.nodes or "1"]
+    asked = [recipe, line.request["settings"], line.where["clips"], sources, line.given.nodes or "1"]
     return f"manifests/{line.given.name}/runs/{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]}.json"
-
-
-def is_ours(line: Line, run_id: str) -> bool:
-    """Whether an active run is one of the steps, begun by an earlier call."""
-    asked = record.read_json(line.outputs, record.key(run_id, "request.json")) or {}
-    return asked.get("task") in ("manifest", "prepare") and asked.get("manifest") == line.where["manifest"]
 
 
 def follow(outputs: Outputs, run_id: str) -> record.Record:

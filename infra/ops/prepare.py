@@ -44,19 +44,23 @@ def make(outputs: Outputs, given: argparse.Namespace, where: dict[str, str]) -> 
     request = {"task": "prepare", **where}
     if chore.join(outputs, given, request):
         return True
-    if is_made(outputs, where, made_of(outputs, where)) and not given.force:
+    sources = made_of(outputs, where)
+    if not given.force and is_made(outputs, where, sources):
         return chore.nothing_to_do(outputs, where["clips"])
     if given.force and not given.dry_run:  # or the machine would find nothing to do
         record.write_json(outputs, where["clips"] + NOTE, {})
     return chore.carry_out(outputs, given, request)
 
 
-def made_of(outputs: Outputs, where: dict[str, str]) -> dict[str, str]:
-    """What decides which clips there are to be. Raises UserError if manifest or videos are not there."""
+def made_of(outputs: Outputs, where: dict[str, str], videos: str | None = None) -> dict[str, str]:
+    """What decides which clips there are to be; `videos` is their digest, if it is known.
+
+    Raises UserError if manifest or videos are not there.
+    """
     table = record.read(outputs, where["manifest"])
     if table is None:
         raise UserError(f"s3://{outputs.bucket}/{where['manifest']} is not there; `make manifest` makes it")
-    return {"manifest": hashlib.sha256(table).hexdigest(), "videos": chore.digest_of_videos(outputs)}
+    return {"manifest": hashlib.sha256(table).hexdigest(), "videos": videos or chore.digest_of_videos(outputs)}
 
 
 def is_made(outputs: Outputs, where: dict[str, str], sources: dict[str, str]) -> bool:
