@@ -73,6 +73,19 @@ def activities(*refusals: str) -> bytes:
     return f"<DescribeScalingActivitiesResponse>{answer}</DescribeScalingActivitiesResponse>".encode()
 
 
+def instances(*ids: str) -> bytes:
+    """What EC2 answers: these machines, running; none without any."""
+    rows = "".join(
+        f"<item><instanceId>{name}</instanceId><instanceType>g6.xlarge</instanceType>"
+        "<placement><availabilityZone>us-east-1a</availabilityZone></placement>"
+        "<instanceState><code>16</code><name>running</name></instanceState>"
+        "<launchTime>2026-01-31T18:00:00.000Z</launchTime></item>"
+        for name in ids
+    )
+    found = f"<item><instancesSet>{rows}</instancesSet></item>" if ids else ""
+    return f"<DescribeInstancesResponse><reservationSet>{found}</reservationSet></DescribeInstancesResponse>".encode()
+
+
 @dataclass
 class Desk:
     """One operator's desk: a stack of its own, and a folder to stand in."""
