@@ -3,7 +3,10 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from infra.ops.moving import Wire
 from manifests.build import SMALLEST_VIDEO
 from manifests.corpora import VIDEO_SUFFIXES
 
+ROOT = Path(__file__).parents[1]
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 300000\n"
 STRANGE = [
     "a b.mp4",
@@ -307,3 +311,29 @@ def test_any_name_is_told_in_one_line_of_utf_8(name: str) -> None:
     told = printable(name)
     assert told.encode().decode() == told
     assert len(told.splitlines()) <= 1 or "\u2028" in told or "\u2029" in told
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@pytest.mark.parametrize(
+    "text", ["$(shell touch evil)", "a b", "'; touch evil; '", '"`touch evil`"', "$(touch evil)", "#x", "ö"]
+)
+@pytest.mark.parametrize("verb", ["data", "download", "pipeline"])
+def test_make_passes_folders_letter_by_letter(tmp_path: Path, verb: str, text: str) -> None:
+    """On its command line and by environment; the verb is a program that notes its environment."""
+    said = {"data": ["SRC"], "download": ["RUN", "OUT", "ALL", "PARTIAL", "OPEN"], "pipeline": ["SRC", "OUT", "OPEN"]}[
+        verb
+    ]
+    program = fill(tmp_path, {"bin/python": b""}) / "bin" / "python"
+    program.write_text(
+        f"#!{sys.executable}\nimport json, os, sys\n"
+        f"json.dump({{name: os.environ.get(name) for name in {said}}}, open('noted', 'w'))\n"
+    )
+    program.chmod(0o755)
+    bare = {key: value for key, value in os.environ.items() if key not in said and not key.startswith("MAKE")}
+    line = ["make", "-f", str(ROOT / "Makefile"), "-o", ".venv/ready", f"BIN={program.parent}", verb]
+    for arguments, more in (([f"{name}={text}" for name in said], {}), ([], dict.fromkeys(said, text))):
+        subprocess.run([*line, *arguments], cwd=tmp_path, env=bare | more, check=True, capture_output=True)
+        assert json.loads((tmp_path / "noted").read_text()) == dict.fromkeys(said, text)
+    subprocess.run(line, cwd=tmp_path, env=bare, check=True, capture_output=True)
+    assert json.loads((tmp_path / "noted").read_text()).get("OUT", "runs") == "runs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "noted"]

@@ -28,7 +28,7 @@ class Stopped(Exception):
 class Wire:
     """A line to the bucket, for many threads at once; `check` raises in each of them once `stop` was called.
 
-    The transfers wait for a bucket that is away. Credentials that have expired end them: nobody renews them for us.
+    The transfers wait for a bucket that is away. Expired credentials and a wrong clock end them: nobody mends these for us.
     """
 
     def __init__(self, bucket: str, region: str) -> None:
@@ -38,12 +38,12 @@ class Wire:
         self.bucket.client.meta.events.register("after-call.s3", self._listen)
         self.bucket.client.meta.events.register("after-call-error.s3", self._miss)
         self._over = threading.Event()
-        self._expired: str | None = None
+        self._refused: str | None = None
         self._is_away = False
 
     def check(self) -> None:
-        if self._expired:
-            raise UserError(self._expired)
+        if self._refused:
+            raise UserError(self._refused)
         if self._over.is_set():
             raise Stopped
 
@@ -51,8 +51,8 @@ class Wire:
         self._over.set()
 
     def _listen(self, http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
-        if parsed.get("Error", {}).get("Code") in door.EXPIRED:
-            self._expired = door.sentence(self.bucket.client.exceptions.ClientError(parsed, model.name))
+        if parsed.get("Error", {}).get("Code") in door.EXPIRED | door.CLOCK:
+            self._refused = door.sentence(self.bucket.client.exceptions.ClientError(parsed, model.name))
         self._note(http_response.status_code >= 500, f"S3 answers {http_response.status_code}")
 
     def _miss(self, exception: Exception, **_: Any) -> None:

@@ -26,7 +26,7 @@ class Changed(Exception):
 
 
 class Piece(io.BytesIO):
-    """Bytes to send; reading them stops as soon as the line does. Sent bit by bit, so a slow line is no timeout."""
+    """Bytes to send, whose reading stops as soon as the wire does."""
 
     def __init__(self, data: bytes, check: Callable[[], None]) -> None:
         super().__init__(data)
