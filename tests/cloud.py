@@ -68,13 +68,17 @@ class Cloud:
 
 
 @contextmanager
-def cloud(folder: Path, *, run_commands: bool = False, boot_seconds: float = 1.0) -> Iterator[Cloud]:
-    """A fresh cloud in a process of its own. With `run_commands` it has machines, as can_stand_in() allows."""
+def cloud(folder: Path, *, run_commands: bool = False, boot_seconds: float = 1.0, image: str = "") -> Iterator[Cloud]:
+    """A fresh cloud in a process of its own. With `run_commands` it has machines, as can_stand_in() allows.
+
+    Their containers are processes; given an `image` of this machine's Docker engine, they are containers of it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     ready = folder / "ready"
     ready.unlink(missing_ok=True)
     (folder / "quotas.json").write_text(json.dumps(ROOM_FOR_TWO))
     line = [sys.executable, __file__, "--folder", str(folder), "--boot-seconds", str(boot_seconds)]
+    line += ["--image", image]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen([*line, *(["--run-commands"] if run_commands else [])], stdout=log, stderr=log)
     try:
@@ -91,7 +95,7 @@ def cloud(folder: Path, *, run_commands: bool = False, boot_seconds: float = 1.0
         server.wait()
 
 
-def serve(folder: Path, run_commands: bool, boot_seconds: float) -> None:
+def serve(folder: Path, run_commands: bool, boot_seconds: float, image: str) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     # Without these, which moto reads when it is imported, AWS's own policies cannot be attached to a role.
     os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
@@ -108,7 +112,7 @@ def serve(folder: Path, run_commands: bool, boot_seconds: float) -> None:
         from machines import Machines
         from runcommand import run_commands as run_commands_on
 
-        machines = Machines(folder / "machines", partial(client_at, url), url, boot_seconds)
+        machines = Machines(folder / "machines", partial(client_at, url), url, boot_seconds, image)
         run_commands_on(machines.online)
         machines.watch()
     temporary = folder / "ready.tmp"
@@ -125,5 +129,6 @@ if __name__ == "__main__":
     arguments.add_argument("--folder", type=Path, required=True)
     arguments.add_argument("--run-commands", action="store_true")
     arguments.add_argument("--boot-seconds", type=float, default=1.0)
+    arguments.add_argument("--image", default="")
     given = arguments.parse_args()
-    serve(given.folder, given.run_commands, given.boot_seconds)
+    serve(given.folder, given.run_commands, given.boot_seconds, given.image)

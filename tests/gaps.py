@@ -7,22 +7,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from moto.autoscaling.models import FakeAutoScalingGroup
+from moto.autoscaling.models import FakeAutoScalingGroup, FakeScalingPolicy
 from moto.budgets.responses import BudgetsResponse
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.types import Base64EncodedString
 from moto.ec2.models import ec2_backends
-from moto.ec2.models.launch_templates import LaunchTemplateVersion
+from moto.ec2.models.launch_templates import LaunchTemplate, LaunchTemplateVersion
 from moto.ec2.responses.spot_instances import SpotInstances
 from moto.s3.models import FakeBucket, FakeDeleteMarker
 from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.models import ServiceQuotasBackend
 from moto.ssm.models import Parameter, ssm_backends
 
+BUDGET_TAGS: dict[tuple[str, str], list[dict[str, str]]] = {}  # by account and name
 SPOT_PRICE = "0.350000"  # dollars an hour, of any type
 plain_update = FakeAutoScalingGroup.update
 plain_type = FakeAutoScalingGroup.instance_type
 plain_launch = FakeAutoScalingGroup.replace_autoscaling_group_instances
+plain_version = LaunchTemplate.create_version
+plain_budget = BudgetsResponse.create_budget
 plain_prices = SpotInstances.describe_spot_price_history
 plain_user_data = LaunchTemplateVersion.user_data
 plain_permission = FakeBucket.get_permission
@@ -39,7 +42,10 @@ def repair(quotas: Path) -> None:
     # Deleting a marker that something is deleted fails without it.
     FakeDeleteMarker.dispose = lambda self, *_, **__: None  # type: ignore[attr-defined]
     BudgetsResponse.describe_subscribers_for_notification = subscribers  # type: ignore[attr-defined]
-    BudgetsResponse.list_tags_for_resource = lambda self: json.dumps({"ResourceTags": []})  # type: ignore[attr-defined]
+    BudgetsResponse.create_budget = create_budget  # type: ignore[method-assign]
+    BudgetsResponse.list_tags_for_resource = tags_of_budget  # type: ignore[attr-defined]
+    LaunchTemplate.create_version = create_version  # type: ignore[method-assign]
+    FakeScalingPolicy.enabled = True  # type: ignore[attr-defined]  # moto does not tell whether a policy is
 
 
 def _know_quotas(path: Path) -> None:
@@ -112,6 +118,25 @@ def subscribers(self: Any) -> str:
     wanted = self._get_param("Notification")
     found = (notice.subscribers for notice in budget.notifications if notice.details == wanted)
     return json.dumps({"Subscribers": next(found, [])})
+
+
+def create_budget(self: Any) -> str:
+    """moto keeps no tags of budgets."""
+    tags = self._get_param("ResourceTags", [])
+    BUDGET_TAGS[self._get_param("AccountId"), self._get_param("Budget")["BudgetName"]] = tags
+    return plain_budget(self)
+
+
+def tags_of_budget(self: Any) -> str:
+    _, _, _, _, account, name = self._get_param("ResourceARN").split(":", 5)
+    return json.dumps({"ResourceTags": BUDGET_TAGS.get((account, name.removeprefix("budget/")), [])})
+
+
+def create_version(self: Any, data: dict[str, Any], description: str) -> Any:
+    """moto puts a template's own tags among those of the machines that it launches."""
+    rows = [row for row in data.get("TagSpecifications", []) if row["ResourceType"] != "launch-template"]
+    plain = {key: value for key, value in data.items() if key != "TagSpecifications"}
+    return plain_version(self, plain | ({"TagSpecifications": rows} if rows else {}), description)
 
 
 def publish_image(name: str, parameter: str, region: str) -> None:

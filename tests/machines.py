@@ -32,8 +32,10 @@ class Life:
 
 
 class Machines:
-    def __init__(self, folder: Path, client: Callable[[str], Any], endpoint: str, boot_seconds: float) -> None:
-        self.folder, self.endpoint, self.boot_seconds = folder, endpoint, boot_seconds
+    def __init__(
+        self, folder: Path, client: Callable[[str], Any], endpoint: str, boot_seconds: float, image: str = ""
+    ) -> None:
+        self.folder, self.endpoint, self.boot_seconds, self.image = folder, endpoint, boot_seconds, image
         self.ec2, self.groups = client("ec2"), client("autoscaling")
         self.lives: dict[str, Life] = {}
         self.over = threading.Event()
@@ -81,7 +83,7 @@ class Machines:
             market=row.get("InstanceLifecycle", "on-demand"),
             user_data=decoded(asked.get("UserData", {}).get("Value", "")),
         )
-        life = Life(Machine(self.folder / instance.id, instance, self.endpoint))
+        life = Life(Machine(self.folder / instance.id, instance, self.endpoint, self.image))
         self.lives[instance.id] = life
         self._start(self._live, life)
 

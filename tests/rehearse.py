@@ -16,10 +16,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from cloud import ROOT, cloud
+from lent import find_image
 from rich.console import Console
 from stage import STACK, Refuted, Stage, claim
 from standin import can_stand_in
@@ -28,11 +30,12 @@ from infra.ops.context import read_context
 from infra.outputs import Outputs, parameter_name, read_outputs, tags
 
 ACTORS = 3  # of each corpus: one trains, one validates, one tests
-EPOCHS = 40
 TINY = (
     "model.width=8 model.beta_inv=4 data.frames=8 data.size=32 data.batch=4 data.workers=0 evaluation.clips=1 "
-    f"evaluation.flip=false checkpoint_minutes=0.1 optim.epochs={EPOCHS}"
+    "evaluation.flip=false checkpoint_minutes=0.1"
 )
+# Training has to last through a stop and a notice, and courier and verbs look every five seconds.
+TRAINING_SECONDS, TRIAL_EPOCHS = 75.0, 12
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 PUSHED = {"schemaVersion": 2, "mediaType": DOCKER, "config": {"digest": "sha256:" + "0" * 64}, "layers": []}
 
@@ -40,8 +43,8 @@ PUSHED = {"schemaVersion": 2, "mediaType": DOCKER, "config": {"digest": "sha256:
 class Rehearsal:
     """The story, a method for each step, in the order of `tell`."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, stage: Stage, image: str) -> None:
+        self.stage, self.lent = stage, image
         self.run = ""
         self.machines: list[str] = []  # every machine that has worked on the run
         self.outputs: Outputs
@@ -52,6 +55,7 @@ class Rehearsal:
         self.data()
         self.manifest()
         self.prepare()
+        self.pace()
         self.train()
         self.watch()
         self.stop()
@@ -93,7 +97,11 @@ class Rehearsal:
             )["LaunchTemplateVersions"][0]
             claim(template["VersionNumber"] > 1, "the machines' template is the old one")
             proofs += ["what the registry has is not built again; its digest is in a new template for the next machine"]
-            proofs += ["no image is built here: its entry point, the courier, runs as a process of this virtualenv"]
+            proofs += [
+                f"the machines' containers are real ones, of this machine's Docker engine and its image {self.lent}"
+                if self.lent
+                else "no Docker engine here has an image of this code: the courier runs as a process of this virtualenv"
+            ]
 
     def data(self) -> None:
         self.corpus = self.stage.folder / "corpus"
@@ -136,10 +144,27 @@ class Rehearsal:
             claim(len(index) == self.rows, f"{len(index)} clips are prepared of {self.rows} takes")
             proofs += [f"{self.rows} takes are face clips in S3 once, for every run to come; the machine is gone"]
 
+    def pace(self) -> None:
+        """So many epochs as last TRAINING_SECONDS here: found by a few of them, without any cloud."""
+        with self.stage.step("python -m trainer fit, for the pace") as proofs:
+            trial = self.stage.folder / "trial"
+            for key in (*self.objects("manifests/all/"), *self.objects("clips/all/")):
+                (trial / key).parent.mkdir(parents=True, exist_ok=True)
+                (trial / key).write_bytes(self.read(key))
+            words = ["--config", "demo.yaml", "--manifest", "manifests/all/manifest.csv", "--clips", "clips/all"]
+            line = [sys.executable, "-m", "trainer", "fit", *words, "--run", "run", *TINY.split()]
+            done = subprocess.run([*line, f"optim.epochs={TRIAL_EPOCHS}"], cwd=trial, capture_output=True, text=True)
+            claim(done.returncode == 0, f"the trainer ended with {done.returncode}: {done.stderr[-300:]}")
+            judged = [row for row in rows_of((trial / "run/metrics.jsonl").read_text()) if row["kind"] == "evaluation"]
+            first, last = (datetime.fromisoformat(judged[place]["time"]).timestamp() for place in (0, TRIAL_EPOCHS - 1))
+            each = max(last - first, 1.0) / (TRIAL_EPOCHS - 1)
+            self.epochs = max(30, round(TRAINING_SECONDS / each))
+            proofs += [f"{each:.2f} s an epoch, so {self.epochs} of them are a run that can be stopped and taken"]
+
     def train(self) -> None:
         with self.stage.step("make train") as proofs:
             self.run = self.stage.make(
-                "train", YES=1, CONFIG="demo.yaml", SET=TINY, NAME="rehearsed", CAP=5
+                "train", YES=1, CONFIG="demo.yaml", SET=f"{TINY} optim.epochs={self.epochs}", NAME="rehearsed", CAP=5
             ).out.strip()
             machine = self.working()
             request = json.loads(self.read(f"runs/{self.run}/request.json"))
@@ -178,8 +203,8 @@ class Rehearsal:
             self.stopped_at = self.epoch()
             last = json.loads(self.read(f"runs/{self.run}/checkpoints/last.json"))
             claim(last, "there is no checkpoint")
-            claim(self.stopped_at < EPOCHS, "the run was over before it was stopped")
-            proofs += [f"saved in epoch {self.stopped_at} of {EPOCHS}, all of it in S3, the machine is given back"]
+            claim(self.stopped_at < self.epochs, "the run was over before it was stopped")
+            proofs += [f"saved in epoch {self.stopped_at} of {self.epochs}, all of it in S3, the machine is given back"]
 
     def resume(self) -> None:
         with self.stage.step("make resume") as proofs:
@@ -193,7 +218,7 @@ class Rehearsal:
     def take(self) -> None:
         with self.stage.step("a spot machine is taken") as proofs:
             taken, at = self.machines[-1], self.epoch()
-            claim(at < EPOCHS, "the run was over before its machine was taken")
+            claim(at < self.epochs, "the run was over before its machine was taken")
             self.stage.cloud.spot_notice(taken, seconds=30)
             self.stage.wait(lambda: taken not in self.live(), "the machine is taken")
             claim(self.active() == self.run, "the run is no longer active")
@@ -208,14 +233,14 @@ class Rehearsal:
             claim(outcome["outcome"] == "finished", f"the outcome is {outcome['outcome']}: {outcome['reason']}")
             self.gone()
             claim(self.active() is None and self.group()["DesiredCapacity"] == 0, "a machine would come again")
-            text = self.read(f"runs/{self.run}/metrics.jsonl").decode()
-            rows = [row for row in map(json.loads, text.splitlines()) if row["kind"] == "evaluation"]
+            metrics = rows_of(self.read(f"runs/{self.run}/metrics.jsonl").decode())
+            rows = [row for row in metrics if row["kind"] == "evaluation"]
             judged = [row["epoch"] for row in rows if row["split"] == "val"]
-            claim(judged == list(range(EPOCHS)), "metrics.jsonl lacks an epoch, or has one twice")
+            claim(judged == list(range(self.epochs)), "metrics.jsonl lacks an epoch, or has one twice")
             lines = self.read(f"runs/{self.run}/output.txt").decode().splitlines()
             claim(logs.out.splitlines() == lines, "logs printed other lines than those in S3")
             claim(any("spot machine taken back" in line for line in lines), "the output does not tell of the notice")
-            proofs += [f"finished, over {len(self.machines)} machines, none of {EPOCHS} epochs lost or done twice"]
+            proofs += [f"finished, over {len(self.machines)} machines, none of {self.epochs} epochs lost or done twice"]
             proofs += ["logs has every line of all of them once; the last gave itself back, and no other will come"]
 
     def download(self) -> None:
@@ -338,13 +363,17 @@ class Rehearsal:
         self.gone()
 
 
-def rehearse(folder: Path, console: Console) -> bool:
-    """Whether every claim holds."""
-    with cloud(folder / "cloud", run_commands=True) as aws:
+def rows_of(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def rehearse(folder: Path, console: Console, image: str) -> bool:
+    """Whether every claim holds; `image` is one of this machine's Docker engine, or empty."""
+    with cloud(folder / "cloud", run_commands=True, image=image) as aws:
         stage = Stage(folder, aws, console)
         console.print(f"a local AWS at {aws.url}; everything of the rehearsal is in {folder}", highlight=False)
         try:
-            Rehearsal(stage).tell()
+            Rehearsal(stage, image).tell()
         except Refuted as refuted:
             console.print(f"[red]not proved:[/] {refuted}", highlight=False)
             console.print(f"what was said and done is in {folder} (log, cloud/)", highlight=False)
@@ -356,6 +385,9 @@ def rehearse(folder: Path, console: Console) -> bool:
 def main() -> int:
     made = argparse.ArgumentParser(prog="make rehearse", description=__doc__)
     made.add_argument("--keep", type=Path, metavar="DIR", help="a new folder for everything, left there afterwards")
+    made.add_argument(
+        "--image", help="image of the local Docker engine (default: one of this very code, if it has one)"
+    )
     given = made.parse_args()
     folder = given.keep or Path(tempfile.mkdtemp(prefix="rehearsal-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -364,7 +396,7 @@ def main() -> int:
         console.print(f"error: no rehearsal here: {reason}; Linux, root and overlayfs are needed", highlight=False)
         return 2
     try:
-        good = rehearse(folder.resolve(), console)
+        good = rehearse(folder.resolve(), console, find_image() if given.image is None else given.image)
     except KeyboardInterrupt:
         console.print("\ninterrupted; nothing of the rehearsal runs on")
         return 130

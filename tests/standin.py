@@ -8,6 +8,7 @@ the courier, as a process of this project's virtualenv.
 """
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+import lent
 from box import ROOT, STATE, Box, can_enter
 from metadata import Metadata
 
@@ -32,9 +34,10 @@ mount --rbind /sys "$1/root/sys"
 mount --rbind "$2" "$1/root$2"
 mkdir -p "$1/root/scratch"
 mount --bind "$1/scratch" "$1/root/scratch"
+if [ -S "$3" ]; then : > "$1/root/run/lent.sock"; mount --bind "$3" "$1/root/run/lent.sock"; fi
 exec chroot "$1/root" bash -c 'rm -rf /run/slowfast* && echo up > /run/power && read -r _'
 """
-# As root so that its uid may write where the box's does; the box has no user of the image.
+SOCKET = "/var/run/docker.sock"
 COURIER = f"""#!/bin/sh
 cd {ROOT} && exec {sys.executable} -m infra.box.courier "$@"
 """
@@ -63,8 +66,9 @@ class Ended:
 class Machine(Box):
     """One machine of the cloud, switched on by `power_on` and off by `power_off`."""
 
-    def __init__(self, folder: Path, instance: Instance, endpoint: str) -> None:
-        self.instance = instance
+    def __init__(self, folder: Path, instance: Instance, endpoint: str, image: str = "") -> None:
+        """`image`: run the containers on this machine's engine, from that image, and not as processes."""
+        self.instance, self.image = instance, image
         self.ended = Event()
         self._power: subprocess.Popen[bytes] | None = None
         self.metadata = Metadata(instance.id, instance.type, instance.zone, instance.market)
@@ -85,12 +89,26 @@ class Machine(Box):
         self.write(f"{STATE}/workload", COURIER)
         # One card, as far as nvidia-smi tells; torch finds none and computes on the CPU.
         self.write(f"{STATE}/gpu", "")
+        if image:
+            self._lend_engine()
         self.write("/opt/stand-ins/shutdown", f"#!/bin/sh\necho now > {STATE}/shutdown\n")
+
+    def _lend_engine(self) -> None:
+        line = shlex.join([sys.executable, lent.__file__, self.image, self.instance.id, str(self.folder)])
+        self.write("/opt/stand-ins/docker", f'#!/bin/sh\nDOCKER_HOST=unix:///run/lent.sock exec {line} "$@"\n')
+        card = self.folder / "nvidia-smi"
+        card.write_text(lent.CARD)
+        card.chmod(0o755)
+        # A container of this engine is told the uptime of this very machine: what was before is not to be paid for.
+        charged = self.folder / "scratch" / ".charged"
+        charged.write_text(f"{uptime():.0f}\n")
+        os.chown(charged, 1000, 1000)
 
     def power_on(self) -> None:
         """Switch on and wait until commands can be run; the user data is `boot`'s."""
         own = ["--mount", "--pid", "--fork", "--kill-child", "--time", "--boottime", f"-{int(uptime())}"]
         line = ["unshare", *own, "bash", "-c", POWER_ON, "power-on", str(self.folder), str(ROOT)]
+        line += [SOCKET if self.image else ""]
         with (self.folder / "console").open("ab") as console:
             self._power = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=console, stderr=console)
         end = time.monotonic() + 60
@@ -169,6 +187,8 @@ class Machine(Box):
         if self._power:
             self._power.kill()  # the kernel ends all of the machine's processes with its first
             self._power.wait()
+        if self.image:
+            lent.forget(self.instance.id)
 
     def close(self) -> None:
         # Not the box's own: process ids in its files are the machine's, and mean others here.
