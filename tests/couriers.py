@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cloud import REGION, Cloud, cloud
+from cloud import REGION, ROOT, Cloud, cloud
 from faults import Metadata, Proxy, metadata, proxy
 
 FAKE = Path(__file__).with_name("faketrainer.py")
@@ -117,7 +117,7 @@ class Machine:
         variables = os.environ | self.aws.environment() | {
             "AWS_ENDPOINT_URL": self.faulty.url, "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.imds.url,
             "AWS_EC2_METADATA_DISABLED": "false", "OMP_NUM_THREADS": "1", "STACK": self.run_id, "REGION": REGION,
-            "BUCKET": "bucket", "ASG": self.run_id, "INSTANCE": self.instance, "IMAGE": "image@sha256:0",
+            "BUCKET": "bucket", "ASG": self.run_id, "INSTANCE": self.instance, "IMAGE": "image@sha256:0", "PYTHONPATH": str(ROOT),
         } | changes  # fmt: skip
         return {name: value for name, value in variables.items() if value}
 

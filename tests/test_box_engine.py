@@ -111,7 +111,15 @@ class Unit:
         unit = unit.replace("/etc/slowfast.env", str(folder / "env")).replace("/scratch:/", f"{scratch}:/")
         self.lines = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line)
         assert self.lines["Restart"] == "on-failure"
-        own = machine.aws.environment().keys() | {"STACK", "REGION", "BUCKET", "ASG", "INSTANCE", "OMP_NUM_THREADS"}
+        own = machine.aws.environment().keys() | {
+            "STACK",
+            "REGION",
+            "BUCKET",
+            "ASG",
+            "INSTANCE",
+            "OMP_NUM_THREADS",
+            "PYTHONPATH",
+        }
         own |= {"AWS_EC2_METADATA_SERVICE_ENDPOINT"}
         known = {name: value for name, value in machine.environment().items() if name in own} | {
             "IMAGE": "courier:empty"

@@ -4,7 +4,7 @@
     torchrun --nproc-per-node gpu --nnodes 4 --max-restarts 9 --rdzv-backend c10d --rdzv-endpoint HOST:29400 -m -- ...
 
 (Without the `--` torchrun takes the trainer's --run for one of its own options.) All find the run directory under
-the same path, several machines on a folder that they share.
+the same path, several machines on a folder that they share, or each with the same checkpoints on a disk of its own.
 
 Each computes its share of every batch; DistributedDataParallel averages the gradients. In validation and testing each
 looks at its share of the videos. The first one, the leader, judges and writes. What they have to decide together (to
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from manifests.errors import UserError
+from manifests.files import replacing, sha256_of
 from trainer.run import Interrupted, Run
 
 # A process that waits longer for another one gives up; its elastic agent then starts all of them again.
@@ -93,6 +95,19 @@ class Processes:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def hand_out(self, path: Path) -> None:
+        """Let each machine have the leader's file: they share no folder, perhaps."""
+        if self.world == 1:
+            return
+        digest = self.leader_says(sha256_of(path) if self.leader else None)
+        lacks = not path.is_file() or sha256_of(path) != digest
+        if not self.gather(lacks).any():
+            return
+        content = self.leader_says(path.read_bytes() if self.leader else None)
+        if lacks:
+            with replacing(path) as temporary:
+                temporary.write_bytes(content)
 
 
 ALONE = Processes()

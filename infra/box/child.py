@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,15 +36,19 @@ class Step:
     phase: str  # as machine.json calls it
     who: str  # as sentences call it
     command: list[str]
-    is_trainer: bool = False
+    is_trainer: bool = False  # and tells of itself in the run directory
     done: str = ""  # what an end with exit code 0 means, where the process does not say so itself
     minutes: float = math.inf  # that it may last
     environment: dict[str, str] = field(default_factory=dict)
+    over: Callable[[], bool] | None = None  # whether it is to be killed, for it is done again
 
 
-def command_line(words: list[str], processes: int) -> list[str]:
-    """The trainer's command; several processes are started, and ended together, by torchrun."""
-    if processes == 1:
+def command_line(words: list[str], processes: int, nodes: int = 1) -> list[str]:
+    """The trainer's command; several processes are started, and ended together, by torchrun.
+
+    Of several machines each has to say in place of `--standalone` where the others are.
+    """
+    if processes == nodes == 1:
         return [sys.executable, "-m", "trainer", *words]
     # Without the `--` torchrun takes the trainer's --run for one of its own options.
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]

@@ -12,6 +12,7 @@ SIGTERM while it names the run (the machine is being shut down; `make stop` remo
 
 import argparse
 import json
+import math
 import os
 import re
 import signal
@@ -29,6 +30,8 @@ from infra.box.mirror import Mirror
 from infra.box.request import Request, WrongRequest, read_request
 from infra.box.station import Station, find_station, one_line
 from infra.box.tasks import TASKS
+from infra.box.team import LOOK_EVERY as LOOK_AT_TEAM_EVERY
+from infra.box.team import ROUNDS_IN_VAIN, Team
 from infra.box.transfer import insist
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{2,62}")  # as in boot.sh
@@ -69,21 +72,32 @@ def work(duty: Duty, request: Request) -> dict[str, Any]:
     """Bring the run, do its task step by step, and say how that ended."""
     duty.phase = "bringing"
     duty.ledger.open(request.price_per_hour, duty.check)
-    bring_run(duty.bucket, request, duty.run, duty.check)
-    duty.mirror = Mirror(duty.bucket, duty.run, duty.prefix, duty.say)
-    duty.mirror.start()
+    if request.nodes > 1:
+        duty.leads = False
+        team = Team(duty, request.nodes)
+        team.join()
+    else:
+        bring_run(duty.bucket, request, duty.run, duty.check)
+        duty.mirror = Mirror(duty.bucket, duty.run, duty.prefix, duty.say)
+        duty.mirror.start()
     duty.every(meter.READ_EVERY, duty.tell_machine)
     duty.every(ledger.WRITE_EVERY, duty.keep_books)
     if told := end_told_before(duty):
         return told
     duty.every(NOTE_EVERY, duty.look_at_note)
     outcome = {"outcome": "finished", "reason": "nothing to do", "exit_code": 0, "last_lines": []}
-    for step in TASKS[request.task](duty, request):
-        duty.check()
-        duty.phase = step.phase
-        outcome = tend(duty, step, request.stall_minutes)
-        if outcome["outcome"] != "finished":
-            break
+    try:
+        for step in TASKS[request.task](duty, request):
+            duty.check()
+            duty.phase = step.phase
+            together = step.is_trainer and request.nodes > 1
+            outcome = train_together(duty, team, step) if together else tend(duty, step, request.stall_minutes)
+            if outcome["outcome"] != "finished":
+                break
+    except Missing as error:
+        outcome = early_end(duty, Cause("failed", str(error)))
+    if outcome["outcome"] == "failed" and not duty.leads:
+        team.tell(team.round.number, ready=False, why=f"{team.me} cannot take part: {outcome['reason']}")
     return outcome
 
 
@@ -106,6 +120,8 @@ def tend(duty: Duty, step: Step, stall_minutes: float) -> dict[str, Any]:
     try:
         while child.process.poll() is None:
             duty.look_at_limits()
+            if step.over and step.over():
+                break
             if child.silence() > stall_minutes * 60:
                 duty.end(Cause("failed", f"{step.who} gave no sign of life for {stall_minutes:g} minutes"))
             if child.age() > step.minutes * 60:
@@ -120,6 +136,36 @@ def tend(duty: Duty, step: Step, stall_minutes: float) -> dict[str, Any]:
         child.kill()
     lines, starved = last_lines(duty.run), meter.kills_for_memory() > killed_before
     return outcome_of(child.own_outcome(), child.process.returncode, duty.cause, lines, starved, step.who)
+
+
+def train_together(duty: Duty, team: Team, step: Step) -> dict[str, Any]:
+    """Train with other machines, round after round, until the leader's trainer has a word of its own on its end.
+
+    A follower has none: it goes on with the next round, or ends when the run is over.
+    """
+    assert duty.request
+    duty.every(LOOK_AT_TEAM_EVERY, team.look)
+    last, in_vain = team.round.number, 0
+    while True:
+        now = team.next_round(last)
+        before, last = steps_done(duty), now.number
+        outcome = tend(duty, team.step(step, now), duty.request.stall_minutes if duty.leads else math.inf)
+        if duty.cause is not None:
+            return outcome
+        if duty.leads:
+            if outcome["outcome"] == "finished" or outcome["exit_code"] == 2:  # done, or a mistake that stays one
+                return outcome
+            duty.say(f"round {now.number} is over: {'; '.join(team.complaints()) or outcome['reason']}")
+            in_vain = in_vain + 1 if steps_done(duty) == before and set(now.members) <= set(team.members) else 0
+            if in_vain == ROUNDS_IN_VAIN:
+                return outcome | {"reason": "; ".join([outcome["reason"], *team.complaints()])}
+        elif outcome["exit_code"] != 0:
+            team.tell(now.number, ready=False, why=f"on {team.me} {outcome['reason']}")
+
+
+def steps_done(duty: Duty) -> int:
+    path = duty.run / "status.json"
+    return int(json.loads(path.read_text()).get("step", 0)) if path.exists() else 0
 
 
 def early_end(duty: Duty, cause: Cause) -> dict[str, Any]:
@@ -156,7 +202,10 @@ def hand_in(duty: Duty, outcome: dict[str, Any]) -> int:
             return 1
         if interrupted:
             return 0
-        station.close(duty.run_id)
+        if duty.leads:
+            station.close(duty.run_id)
+        elif station.is_active(duty.run_id):
+            return 1  # only this machine has failed; it is started again
     except Exception as error:
         duty.say(f"the run's end could not be told: {one_line(error)}")
         return 1

@@ -33,6 +33,7 @@ class Duty:
         self.mirror: Mirror | None = None  # of the run directory
         self.products: Mirror | None = None  # of what a task makes besides: a manifest, clips
         self.ledger = Ledger(station, run_id)
+        self.leads = True  # of several machines one does
         self.cause: Cause | None = None
         self.asked = threading.Event()  # a SIGTERM has come
         self.over = threading.Event()  # ends the threads that listen and measure
@@ -66,7 +67,7 @@ class Duty:
     def look_at_limits(self) -> None:
         if self.asked.is_set():
             self.end(ASKED)
-        if (request := self.request) is None:
+        if (request := self.request) is None or not self.leads:
             return
         if datetime.now(UTC) >= request.deadline:
             self.end(Cause("stopped", f"the deadline has come, {request.deadline.isoformat()}"))
@@ -85,7 +86,7 @@ class Duty:
     def look_at_note(self) -> None:
         """A run is over when `active/STACK` does not name it any more, whoever took that away."""
         if not self.station.is_active(self.run_id):
-            self.end(Cause("stopped", "stopped by the operator"))
+            self.end(Cause("stopped", "stopped by the operator" if self.leads else "the run is over"))
 
     def identify(self) -> None:
         self.identity["type"] = self.metadata.get("instance-type")
@@ -93,8 +94,10 @@ class Duty:
         self.identity["market"] = self.metadata.get("instance-life-cycle")
 
     def keep_books(self, outcome: str | None = None) -> None:
-        """Write this machine's page of the ledger."""
+        """Write this machine's page of the ledger; of several machines, read those of the others."""
         self.ledger.write(self.identity, outcome)
+        if self.request and self.request.nodes > 1:
+            self.ledger.look_at_others()
 
     def tell_machine(self) -> None:
         """Write machine.json."""

@@ -20,22 +20,23 @@ class Missing(Exception):
     """One sentence: what the run needs and cannot have."""
 
 
-def bring_run(bucket: Bucket, request: Request, run: Path, check: Check) -> None:
+def bring_run(bucket: Bucket, request: Request, run: Path, check: Check, own: bool = True) -> None:
     """Make `run` what the run directory was when it was last mirrored; what is here already and newer stays.
 
     A machine that trained this very run has it all, and perhaps more than S3 knows, unless another machine has gone on
-    with it since: the trainer's heartbeat tells. What the run was asked for is the operator's, and no part of it.
+    with it since: the trainer's heartbeat tells. What is not its `own`, another machine's, is brought as S3 has it.
+    What the run was asked for is the operator's, and no part of it; nor is what its machines tell each other.
     """
     prefix = f"runs/{run.name}/"
-    foreign = {*request.keys, prefix + "request.json", prefix + "machine.json"}
+    foreign = {*request.keys, prefix + "request.json", prefix + "machine.json", prefix + "round.json"}
     there = insist(lambda: bucket.read(prefix + "status.json"), check)
     last = insist(lambda: bucket.read(prefix + "checkpoints/last.json"), check)
     here = run / "status.json"
-    behind = not here.is_file() or heartbeat(there) > heartbeat(here.read_bytes())
+    behind = not own or not here.is_file() or heartbeat(there) > heartbeat(here.read_bytes())
     wanted = []
     for remote in worth_bringing(insist(lambda: bucket.list(prefix), check), prefix, last):
         path = run / remote.key.removeprefix(prefix)
-        if remote.key in foreign:
+        if remote.key in foreign or remote.key.startswith(prefix + "nodes/"):
             continue
         if not path.exists() or (behind and not is_there(remote, path)):
             wanted.append((remote, path))

@@ -51,6 +51,7 @@ class Mirror:
         self._there: dict[str, int] | None = None  # name -> bytes in S3, before we sent any
         self._large: dict[str, tuple[Stamp, Future[None]]] = {}
         self._lane = ThreadPoolExecutor(1, thread_name_prefix="large")
+        self._one_at_a_time = threading.Lock()
         self._over = threading.Event()
         self._given_up = threading.Event()
         self._looking = threading.Thread(target=self._keep_looking, name="mirror", daemon=True)
@@ -81,6 +82,12 @@ class Mirror:
         self._lane.shutdown(cancel_futures=True)
         return done
 
+    def flush(self, check: Callable[[], None]) -> None:
+        """Return when all that is here now is in S3, while nothing writes into the directory."""
+        while not (self.look() and not self._large and not any(self._changed())):
+            check()
+            time.sleep(0.2)
+
     def _keep_looking(self) -> None:
         changed = 0
         while not self._over.wait(pause(time.monotonic() - self._started, changed)):
@@ -91,7 +98,8 @@ class Mirror:
     def look(self) -> bool:
         """Send what has changed; whether all that is small was sent. Never raises what S3 answers."""
         try:
-            self._look()
+            with self._one_at_a_time:
+                self._look()
         except Exception as error:
             if self.trouble is None:
                 self.say(f"S3 does not take the run's files, trying on: {' '.join(str(error).split())}")

@@ -40,12 +40,13 @@ def fit(duty: Duty, request: Request) -> Iterator[Step]:
     words = ["--config", config, "--manifest", str(manifest), "--clips", str(scratch / request.clips)]
     # What the trainer fetches itself stays on the disk too, for the next container of this machine.
     cache = {"XDG_CACHE_HOME": str(scratch / "cache")}
-    trial = ["preflight", *words, "--processes", str(processes), "--weights", str(scratch / "weights")]
+    trial = ["preflight", *words, "--processes", str(processes * request.nodes), "--weights", str(scratch / "weights")]
     yield Step(
         "preflight", "the preflight", command_line([*trial, *request.settings], 1), minutes=MINUTES_OF_PREFLIGHT,
         environment=cache,
     )  # fmt: skip
-    training = command_line(["fit", *words, "--run", str(duty.run), *request.settings], processes)
+    run = scratch / "runs" / duty.run_id
+    training = command_line(["fit", *words, "--run", str(run), *request.settings], processes, request.nodes)
     yield Step("training", "the trainer", training, is_trainer=True, environment=cache)
 
 
