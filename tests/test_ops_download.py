@@ -11,7 +11,7 @@ import pytest
 from cloud import Cloud, cloud
 from faults import Proxy, proxy
 from moving import do, end_by, start, wait_for
-from watching import Stage, iso, machine, stage, status
+from watching import Stage, iso, machine, request, stage, status
 
 from infra.box.transfer import Bucket
 from infra.ops import download
@@ -89,8 +89,8 @@ def test_a_run_comes_whole_without_its_checkpoints_and_a_second_call_brings_noth
     ]
     faulty.seen.clear()
     assert do(here, monkeypatch, "download")[0] == 0
-    # the stack's outputs; the active run, the runs, the run's four objects and its listing
-    assert len(faulty.seen) <= 10
+    # the stack's outputs; the active run, the runs, whether it was trained; its four objects, active again; its listing
+    assert len(faulty.seen) == 10
     assert not any("report.html" in seen.path for seen in faulty.seen)
 
 
@@ -157,7 +157,7 @@ def test_a_run_that_is_not_there_and_a_bucket_without_runs_are_sentences(
     for run_id, told in ((RUN, f"error: there is no run {RUN} in"), ("$(rm -rf .)", "error: '$(rm -rf .)' is no run")):
         code, _, err = do(here, monkeypatch, "download", run_id)
         assert (code, err.startswith(told)) == (2, True)
-    assert do(here, monkeypatch, "download")[2].endswith("holds no run yet; `make train` starts one\n")
+    assert do(here, monkeypatch, "download")[2].endswith("holds no trained run yet; `make train` starts one\n")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
@@ -277,3 +277,14 @@ def test_of_several_runs_the_newest_is_meant_or_the_active_one(here: Stage, monk
     here.put_run("2026-03-01-000000-c", machine=machine(phase="bringing", time=iso()))
     here.activate("2026-03-01-000000-c")
     assert "run 2026-03-01-000000-c goes on (bringing)" in do(here, monkeypatch, "download")[2]
+
+
+def test_what_made_a_manifest_or_clips_is_no_run_to_fetch(here: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_run(here, "2026-01-01-000000-trained")
+    for task in ("manifest", "prepare"):
+        here.put(f"runs/2026-02-01-000000-{task}-all/request.json", request(task=task))
+    here.put("runs/2026-03-01-000000-half/output.txt", "no request was ever written")
+    here.activate("2026-02-01-000000-prepare-all")
+    code, out, err = do(here, monkeypatch, "download")
+    assert code == 0, err
+    assert out.startswith("run     2026-01-01-000000-trained, finished\n")

@@ -230,6 +230,18 @@ def test_a_dry_run_tells_the_price_and_starts_nothing(desk: Desk) -> None:
     assert not desk.runs()
 
 
+def test_whoever_does_not_wait_is_told_the_run_and_finds_its_work_later(
+    desk: Desk, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_videos(desk)
+    code, out, err = do(desk, "manifest", "--yes", "--no-wait")
+    assert (code, [out.strip()]) == (0, desk.runs())
+    assert f"run {out.strip()} is on its way; " in err
+    code, _, err = do(desk, "manifest")
+    assert (code, "is at it already" in err or "nothing to do" in err) == (0, True)
+    assert started(desk) == {"manifest": 1}
+
+
 def test_one_that_failed_is_told_with_its_reason_and_is_made_at_the_next_call(desk: Desk, machine: Machine) -> None:
     put_videos(desk)
     machine.ends = lambda task: "failed"

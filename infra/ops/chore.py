@@ -18,7 +18,7 @@ from infra.ops.tail import Tail
 from infra.outputs import Outputs
 
 DATA = "data/"
-CAP = 3.0  # dollars, where neither CAP= nor the stack says less; both corpora whole are done for less than one
+CAP = 3.0  # dollars, where neither CAP= nor the stack says less; both corpora are reckoned at an hour of one machine
 
 
 def add_options(made: argparse.ArgumentParser, what: str) -> None:
@@ -84,9 +84,7 @@ def carry_out(
         record.write_json(outputs, note[0], {**note[1], "run": run_id})
     launch.begin(outputs, run_id, request, terms, group)
     if given.no_wait:
-        if group.instances:
-            launch.wake(outputs, run_id, group)
-        say(f"run {run_id} is on its way; {arrival.next_words(run_id)}")
+        arrival.after(outputs, run_id, terms, group, given)
         return False
     if arrival.follow(outputs, run_id, terms) == EXIT_INTERRUPTED:
         raise KeyboardInterrupt

@@ -34,7 +34,9 @@ NAMES = {"report": "report.html", "model": "model.safetensors", "card": "model_c
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser("download", __doc__ or "", EXAMPLES)
-    options.add_argument("run", nargs="?", default=said("RUN"), help="(RUN=; default: the active run, else the newest)")
+    options.add_argument(
+        "run", nargs="?", default=said("RUN"), help="(RUN=; default: the active run, else the newest that trained)"
+    )
     options.add_argument("--out", default=said("OUT") or "runs", help="folder of runs (OUT=; default: runs)")
     options.add_argument(
         "--all", action="store_true", default=is_set("ALL"), help="checkpoints to go on from too (ALL=1)"
@@ -65,11 +67,21 @@ def download(
     stack: str, run_id: str | None, out: str, everything: bool, partial: bool, may_open: bool, as_json: bool
 ) -> None:
     outputs = outputs_of(stack)
-    found = record.read_record(outputs, record.choose_run(outputs, run_id))
+    found = record.read_record(outputs, run_id or newest(outputs))
     if not partial:
         demand_end(found)
     fetched = fetch_run(outputs, found, Path(out).expanduser(), everything)
     tell(fetched, may_open, as_json)
+
+
+def newest(outputs: Outputs) -> str:
+    """The active run, else the newest; not one that made a manifest or clips. Raises UserError if there is none."""
+    active = record.active_run(outputs)
+    for run_id in ([active] if active else []) + record.run_ids(outputs):
+        request = record.read_json(outputs, record.key(run_id, "request.json"))
+        if request is not None and request.get("task", "fit") == "fit":
+            return run_id
+    raise UserError(f"s3://{outputs.bucket}/runs/ holds no trained run yet; `make train` starts one")
 
 
 def tell(fetched: dict[str, Any], may_open: bool, as_json: bool) -> None:
