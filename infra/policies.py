@@ -136,7 +136,12 @@ def operator(
     ours = {"StringEquals": {f"ssm:resourceTag/{key}": value for key, value in tags.items()}}
     return policy(
         _allow("ReadStack", "ssm:GetParameter", names.parameter),
-        _allow("ListBucket", "s3:ListBucket s3:GetBucketLocation s3:ListBucketMultipartUploads", names.bucket),
+        # Versions are listed to say what is billed while CloudWatch does not know the bucket's size yet.
+        _allow(
+            "ListBucket",
+            "s3:ListBucket s3:ListBucketVersions s3:GetBucketLocation s3:ListBucketMultipartUploads",
+            names.bucket,
+        ),
         _allow("MoveData", f"s3:GetObject {_PUT}", f"{names.bucket}/*"),
         _allow("EndRun", "s3:DeleteObject", f"{names.bucket}/active/*"),
         _allow("RegistryLogin", "ecr:GetAuthorizationToken", "*"),
