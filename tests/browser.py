@@ -127,15 +127,18 @@ class Browser:
         asked = [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
         return [url for url in asked if not url.startswith("data:")]
 
+    def view(self, box: dict[str, float] | None = None) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of what the window shows now, or of a box of the page."""
+        clip = {"clip": box | {"scale": 1}, "captureBeyondViewport": True} if box else {}
+        data = base64.b64decode(self.call("Page.captureScreenshot", **clip)["data"])
+        return np.ascontiguousarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
+
     def picture(self, selector: str) -> np.ndarray:
         """(H, W, 3) uint8 RGB of what an element looks like now."""
-        box = self.evaluate(
-            f"(e => {{ e.scrollIntoView(); const r = e.getBoundingClientRect(); "
-            f"return {{x: r.x + scrollX, y: r.y + scrollY, width: r.width, height: r.height, scale: 1}} }})"
-            f"(document.querySelector({json.dumps(selector)}))"
-        )
-        data = base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=box)["data"])
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        return self.view(self.evaluate(
+            f"(r => ({{x: r.x + scrollX, y: r.y + scrollY, width: r.width, height: r.height}}))"
+            f"(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"
+        ))  # fmt: skip
 
     def print(self) -> bytes:
         """The page as a PDF, as a printer without colour for backgrounds would get it."""

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
+from colours import contrast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,7 +16,7 @@ from PIL import Image
 from manifests.errors import UserError
 from trainer import film, overlay
 from trainer.film import write_video
-from trainer.overlay import COLOURS, draw_frame, plot_timeline, strip_height, text_size, with_gaps
+from trainer.overlay import COLOURS, DASHES, STRIP, draw_frame, plot_timeline, strip_height, text_size, with_gaps
 
 SHARES = {"sad": 0.06, "happy": 0.61, "neutral": 0.3, "fear": 0.03}
 GREY = 90
@@ -89,6 +90,15 @@ def test_any_box_in_any_picture_can_be_drawn(width: int, height: int, box: tuple
     drawn = draw_frame(given_picture, box, SHARES)
     assert drawn.shape == (height + strip_height(width), width, 3)
     assert (given_picture == GREY).all(), "the caller's picture is not drawn into"
+
+
+def test_every_emotion_has_a_dash_of_its_own() -> None:
+    assert len(set(DASHES)) == len(DASHES) >= len(COLOURS)
+
+
+def test_every_bar_stands_out_from_the_strip() -> None:
+    for label, colour in COLOURS.items():
+        assert contrast(np.array(colour, float), np.array(STRIP, float)) >= 3, label
 
 
 def at_rate(pictures: Iterable[np.ndarray], fps: float) -> Iterator[tuple[float, np.ndarray]]:

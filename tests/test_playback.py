@@ -12,7 +12,7 @@ from browser import Browser
 from pages import OVERLAPPING, TOO_WIDE, open_browser, violations, wait_for
 
 from trainer.film import write_video
-from trainer.playback import confidence, course, headline, stretches, write_playback
+from trainer.playback import confidence, course, headline, stretches, times, write_playback
 
 LABELS = ("angry", "happy", "sad")
 
@@ -57,6 +57,10 @@ def test_what_the_percentages_are_and_what_was_left_out_is_said() -> None:
 def test_stretches_end_where_the_emotion_changes_and_where_the_face_is_gone() -> None:
     told = [(s["start"], s["end"], s["label"], round(s["mean"], 2)) for s in stretches(TALK, 0.5)]
     assert told == [(1.0, 1.5, "happy", 0.75), (2.0, 2.0, "sad", 0.6), (6.5, 7.0, "sad", 0.7)]
+
+
+def test_the_likeliest_emotions_are_counted_over_all_looks() -> None:
+    assert plain(times(TALK)) == "Likeliest of the looks: sad in 60 %, happy in 40 %."
 
 
 def test_a_look_stands_for_the_seconds_that_it_sees_and_a_gap_for_none() -> None:
@@ -123,10 +127,10 @@ def test_a_keyboard_is_enough_to_play_and_to_seek(browser: Browser, played: Path
     assert order == ["INPUT range", "BUTTON button"]
     browser.press("Enter")
     wait_for(browser, "document.querySelector('video').currentTime > 0.3")
-    assert browser.evaluate("document.querySelector('button').innerText").startswith("Pause")
+    wait_for(browser, "document.querySelector('button').innerText.startsWith('Pause')")
     browser.press("Enter")
     wait_for(browser, "document.querySelector('video').paused")
-    assert browser.evaluate("document.querySelector('button').innerText").startswith("Play")
+    wait_for(browser, "document.querySelector('button').innerText.startsWith('Play')")
     browser.evaluate("document.querySelector('input').focus()")
     browser.press("End")
     wait_for(browser, "document.querySelector('video').currentTime > 7.5")

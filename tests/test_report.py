@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import Browser
+from colours import BLINDNESS, contrast, lab, rgb, seen_by
 from pages import OVERLAPPING, TOO_WIDE, open_browser, violations, wait_for
 
 from manifests.clipfile import PreparedClip, encode_frame, read_clip, write_clip
@@ -25,7 +26,18 @@ from manifests.table import as_table
 from trainer.config import read_config
 from trainer.evaluate import write_predictions
 from trainer.figures import describe, gain_figures, robustness_figures, temperature_figures, view_figures
-from trainer.hardest import MOMENTS, SIDE, film_uri, hardest, light, map_at, moments_of, pictures, told_classes
+from trainer.hardest import (
+    MOMENTS,
+    SIDE,
+    film_uri,
+    hardest,
+    light,
+    map_at,
+    moments_of,
+    pictures,
+    still_uri,
+    told_classes,
+)
 from trainer.humans import human_figures
 from trainer.judgement import DEEP
 from trainer.metrics import calibration, summarize
@@ -455,6 +467,15 @@ def test_the_lit_face_stands_at_the_right_of_the_plain_one(tmp_path: Path) -> No
     assert shown[:, SIDE:].mean() == pytest.approx(0.28 * 120, abs=2)
 
 
+def test_the_still_of_a_film_is_its_brightest_moment(tmp_path: Path) -> None:
+    video = make_video(tmp_path, [60, 120, 180, 240], [0.0, 1.0, 2.0, 3.0])
+    maps = [[[0]], [[100]], [[30]]]
+    data = base64.b64decode(still_uri(video, {"seconds": [1.0, 2.0, 3.0], "maps": maps}).split(",")[1])
+    still = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert still is not None
+    assert still[:, :SIDE].mean() == pytest.approx(180, abs=3)
+
+
 def test_moments_are_spread_over_time_and_end_with_the_video() -> None:
     # The second half of the frames comes in a tenth of the time: what counts is seconds.
     moments = moments_of(np.array([1.0, 2.0, 2.8, 2.9, 3.0]))
@@ -618,15 +639,6 @@ def test_the_confusion_matrix_is_legible_at_every_shade(theme: str) -> None:
         assert contrast(page_colour * (1 - shade) + heat * shade, ink) >= 4.5, share
 
 
-# What the three kinds of colour blindness make of linear RGB, at their strongest: Machado, Oliveira and Fernandes 2009.
-BLINDNESS = {
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
-    "none": np.eye(3).tolist(),
-}
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("kind", BLINDNESS)
 def test_the_two_series_differ_for_every_kind_of_colour_vision(kind: str, theme: str) -> None:
@@ -641,36 +653,6 @@ def test_the_two_series_differ_for_every_kind_of_colour_vision(kind: str, theme:
 def theme_colours(theme: str) -> dict[str, str]:
     blocks = [dict(re.findall(r"--([\w-]+): ([^;]+);", b)) for b in re.findall(r":root {(.*?)}", STYLE, re.S)]
     return {**blocks[0], **blocks[("light", "dark", "print").index(theme)]}
-
-
-def seen_by(colour: np.ndarray, kind: str) -> np.ndarray:
-    return np.clip(np.array(BLINDNESS[kind]) @ linear(colour), 0, 1)
-
-
-def lab(light: np.ndarray) -> np.ndarray:
-    """CIE L*a*b* (D65) of linear RGB in 0..1."""
-    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-    x, y, z = np.cbrt(np.maximum(to_xyz @ light / [0.9505, 1, 1.089], 1e-9))
-    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
-
-
-def rgb(colour: str) -> np.ndarray:
-    return np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)], float)
-
-
-def contrast(first: np.ndarray, second: np.ndarray) -> float:
-    """WCAG 2.2 contrast ratio of two sRGB colours 0..255."""
-    bright, dim = sorted((luminance(first), luminance(second)), reverse=True)
-    return (bright + 0.05) / (dim + 0.05)
-
-
-def luminance(colour: np.ndarray) -> float:
-    return float(linear(colour) @ [0.2126, 0.7152, 0.0722])
-
-
-def linear(colour: np.ndarray) -> np.ndarray:
-    c = colour / 255
-    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
 
 
 @pytest.fixture(scope="module")
@@ -718,6 +700,12 @@ def test_in_a_browser_every_entry_of_the_list_of_sections_leads_somewhere(browse
     lost = "[...document.querySelectorAll('nav a')].filter(a => !document.querySelector(a.hash)).map(a => a.hash)"
     assert browser.evaluate("document.querySelectorAll('nav a').length") == 15
     assert browser.evaluate(lost) == []
+
+
+def test_the_search_for_texts_over_each_other_finds_one(browser: Browser, widest: Path) -> None:
+    browser.open(widest, 1200)
+    browser.evaluate("document.querySelector('#curves p').style.marginTop = '-2.2rem'")
+    assert [clash for clash in browser.evaluate(OVERLAPPING) if "How training went" in clash]
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -56,7 +56,7 @@ def card(prediction: Prediction, store: ClipStore | None, seen: Seen | None) -> 
     return {
         "prediction": prediction,
         "film": film_uri(video, seen) if video else None,
-        "still": data_uri(next(pictures(video, seen, [len(video) // 2]))[1]) if video else None,
+        "still": still_uri(video, seen) if video else None,
         "lit": seen is not None,
         "length": length,
         "rows": rows,
@@ -88,6 +88,15 @@ def film_uri(video: PreparedClip, seen: Seen | None) -> str:
         path = Path(folder) / "film.mp4"
         write_video(path, pictures(video, seen, range(0, len(video), step)), len(video) / step / length, **options)
         return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def still_uri(video: PreparedClip, seen: Seen | None) -> str:
+    """The picture of the film at its brightest moment, where the evidence was strongest; else at its middle."""
+    number = len(video) // 2
+    if seen:
+        brightest = int(np.array(seen["maps"]).max(axis=(1, 2)).argmax())
+        number = min(int(np.searchsorted(video.times - video.times[0], seen["seconds"][brightest])), len(video) - 1)
+    return data_uri(next(pictures(video, seen, [number]))[1])
 
 
 def pictures(

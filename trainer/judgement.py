@@ -112,7 +112,7 @@ def heat_row(row: Sequence[int]) -> list[dict[str, Any]]:
     cells = []
     for count in row:
         share = count / total if total else None
-        ink = "deep" if share is not None and share > DEEP else ""
+        ink = "deep" if share is not None and share > DEEP else "" if count else "none"
         cells.append(
             {"count": f"{count:,}", "share": wording.percent(share, 0), "shade": round(share or 0, 3), "ink": ink}
         )

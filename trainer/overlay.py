@@ -32,7 +32,8 @@ COLOURS: dict[str, Colour] = {
     "sad": (30, 126, 196),
     "surprise": (176, 164, 20),
 }
-DASHES = ("-", "--", "-.", ":")
+# One for each emotion: lines are told apart without their colours as well. (offset, (points on, points off, ...))
+DASHES = ("-", "--", "-.", ":", (0, (9, 2)), (0, (1, 3)), (0, (5, 1, 1, 1, 1, 1)), (0, (3, 5)))
 STRIP, TROUGH, WORDS = (22, 25, 28), (52, 58, 64), (240, 242, 244)
 ROWS = 3
 

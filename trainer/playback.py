@@ -4,6 +4,7 @@ It is made from what `NAME.json` holds, and plays the `NAME.mp4` that lies besid
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -51,6 +52,7 @@ def write_playback(path: Path, result: Mapping[str, Any]) -> None:
             for label, share in ranked
         ],
         ticks=[f"{tick:g}" for tick in charts.ticks(0, length, 4) if tick <= length],
+        times=times(windows),
         stretches=stretches(windows, result["stride"]),
         windows=[[window["seconds"], *(window["probabilities"][label] for label in labels)] for window in windows],
         labels=labels,
@@ -108,6 +110,13 @@ def confidence(result: Mapping[str, Any]) -> str:
     missing = result["windows_without_face"]
     left = f" {wording.plural(missing, 'look')} found no face and got no answer." if missing else ""
     return f"Percentages say how sure the model is, not how strong a feeling is. {made}.{left}"
+
+
+def times(windows: Windows) -> str:
+    """How many looks each emotion is the likeliest in, the commonest first."""
+    counts = Counter(map(likeliest, windows)).most_common()
+    told = ", ".join(f"{label} in {wording.percent(count / len(windows), 0)}" for label, count in counts)
+    return f"Likeliest of the looks: {told}."
 
 
 def stretches(windows: Windows, stride: float) -> list[dict[str, Any]]:

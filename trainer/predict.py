@@ -110,10 +110,10 @@ def predict(video: Path, model_path: Path, out: Path, stride: float, device: str
     write_playback(out / f"{video.stem}.html", result)
     # last: it says that the others are whole
     write_json(out / f"{video.stem}.json", result)
-    top = int(overall.argmax())
-    gap = f", {faceless} windows without a face left out" if faceless else ""
+    top, count = int(overall.argmax()), "1 window" if len(windows) == 1 else f"{len(windows)} windows"
+    gap = f", {faceless} without a face left out" if faceless else ""
     return (
-        f"{video.name}: {labels[top]} {overall[top]:.0%} on average over {len(windows)} windows{gap} -> "
+        f"{video.name}: {labels[top]} {overall[top]:.0%} on average over {count}{gap} -> "
         f"{out / video.stem}.html .mp4 .png .json"
     )
 

@@ -64,8 +64,8 @@ def print_page(page: Page) -> None:
         console.print(f"{short} {full}", style="bold red" if page.leaky else "yellow", markup=False)
     for sentence in filter(None, (page.kicker, page.heading, *page.leads)):
         console.print(sentence, markup=False, soft_wrap=True)
-    short = (section for section in page.sections if not section.long)
-    for table in (*page.tables, *(table for section in short for table in section.tables)):
+    brief = [section for section in page.sections if not section.long]
+    for table in (*page.tables, *(table for section in brief for table in section.tables)):
         console.print(_drawn(table))
     for note in page.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
