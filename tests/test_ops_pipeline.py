@@ -23,7 +23,7 @@ from watching import forbidden
 from infra.box.request import read_request
 from infra.box.tasks import PREPARED, made_of
 from infra.box.transfer import Bucket
-from infra.ops import agent, arrival, chore, download, logs
+from infra.ops import agent, arrival, chore, download, logs, pipeline
 
 FACTS = {
     "counts": {"train": {"ravdess": {"angry": 3, "happy": 4}, "crema": {"angry": 2}}, "test": {"ravdess": {"sad": 1}}},
@@ -357,3 +357,24 @@ def test_a_training_that_was_stopped_is_not_begun_anew(desk: Desk, machine: Mach
     code, _, err = do(desk, *line)
     assert (code, "`make resume RUN=" in err.splitlines()[-1]) == (2, True)
     assert started(desk)["fit"] == 1
+
+
+def test_on_a_terminal_the_monitor_shows_the_training_and_leaving_it_ends_the_line_only(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("sys.stdout", Terminal())
+    watched: list[str] = []
+    monkeypatch.setattr(pipeline.monitor, "monitor", lambda stack, run_id, **_: watched.append(run_id))
+    desk.tells("a-run", "request.json", {"config": "x", "manifest": "m.csv"})
+    desk.put(f"active/{desk.outputs.stack}", "a-run")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.follow(desk.outputs, "a-run")
+    assert desk.active() == "a-run"
+    desk.hands_in("a-run", "finished", "all stages are done")
+    assert pipeline.follow(desk.outputs, "a-run").state == "finished"
+    assert watched == ["a-run"]  # and not again when it was over

@@ -50,8 +50,10 @@ def digest_of_videos(outputs: Outputs) -> str:
 
 
 def join(outputs: Outputs, given: argparse.Namespace, request: dict[str, Any]) -> bool:
-    """Watch the active run to its end if it does the same; whether it did. Asked before whether it is done already, for
-    a run that ends meanwhile is no longer the one and not yet the other."""
+    """Watch the active run to its end if it does the same; whether it does.
+
+    To be asked before whether the work is done: what ends meanwhile is then found done.
+    """
     active = None if given.dry_run else record.active_run(outputs)
     asked = record.read_json(outputs, record.key(active, "request.json")) if active else None
     if active is None or asked is None or {**asked, **request} != asked:
@@ -96,6 +98,11 @@ def watch(outputs: Outputs, run_id: str) -> Record:
     """Print what the run prints, to stderr, until it is over; raises UserError unless it did its work."""
     with redirect_stdout(sys.stderr):
         found = logs.stream(outputs, run_id, Tail(outputs, record.key(run_id, "output.txt")))
+    return demand_finished(found)
+
+
+def demand_finished(found: Record) -> Record:
+    """The run itself; raises UserError that says how it ended otherwise."""
     if found.state != "finished":
         raise UserError(ending.sentence(found))
     return found

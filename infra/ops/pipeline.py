@@ -123,8 +123,8 @@ def plan(line: Line) -> list[dict[str, Any]]:
     is_sent = not tally.counts["sent"] and not tally.counts["replaced"]
     is_made = is_sent and manifest.is_made(outputs, where, videos := chore.digest_of_videos(outputs))
     sources = prepare.made_of(outputs, where, videos) if is_made else {}
-    is_prepared = is_made and prepare.is_made(outputs, where, sources)
-    trained = trained_run(line, sources) if is_prepared and not given.force else None
+    is_prepared = is_made and prepare.is_made(outputs, where, sources) and not given.force
+    trained = trained_run(line, sources) if is_prepared else None
     require_free(line, trained)
     is_trained = trained is not None and trained.state == "finished"
     is_here = is_trained and trained is not None and (Path(given.out) / trained.run_id / "outcome.json").is_file()
@@ -133,7 +133,7 @@ def plan(line: Line) -> list[dict[str, Any]]:
     rows = [
         ("data", is_sent, data.sentence(outputs, tally, dry_run=True), 0.0),
         ("manifest", is_made and not given.force, f"s3://{outputs.bucket}/{where['manifest']}", small),
-        ("prepare", is_prepared and not given.force, f"s3://{outputs.bucket}/{where['clips']}", small),
+        ("prepare", is_prepared, f"s3://{outputs.bucket}/{where['clips']}", small),
         ("train", is_trained, trained.run_id if trained else line.what, large),
         ("download", is_here, f"to {given.out}", 0.0),
     ]
@@ -240,11 +240,15 @@ def note_of(line: Line, sources: dict[str, str]) -> str:
 
 def follow(outputs: Outputs, run_id: str) -> record.Record:
     """Show the run to its end, full-screen on a terminal, else as what it prints. Leaving it ends the line too."""
-    if sys.stdout.isatty() and sys.stdin.isatty() and not ending.is_over(record.read_record(outputs, run_id)):
+    found = record.read_record(outputs, run_id)
+    if not ending.is_over(found):
+        if not (sys.stdout.isatty() and sys.stdin.isatty()):
+            return chore.watch(outputs, run_id)
         monitor.monitor(outputs.stack, run_id, replay=False, once=False, svg=None)
-        if not ending.is_over(record.read_record(outputs, run_id)):
+        found = record.read_record(outputs, run_id)
+        if not ending.is_over(found):
             raise KeyboardInterrupt
-    return chore.watch(outputs, run_id)
+    return chore.demand_finished(found)
 
 
 if __name__ == "__main__":
