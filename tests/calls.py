@@ -125,6 +125,12 @@ def _resources(service: str, asked: dict[str, Any]) -> tuple[str, ...]:
         return (f"arn:aws:autoscaling:{PLACE}:autoScalingGroup:1a2b:autoScalingGroupName/{group}",)
     if service == "ssm" and "Name" in asked:
         return (f"arn:aws:ssm:{PLACE}:parameter{asked['Name']}",)
+    if service == "ssm" and "Names" in asked:  # of public parameters
+        return tuple(f"arn:aws:ssm:us-east-1::parameter{name}" for name in asked["Names"])
+    if service == "iam" and (role := asked.get("RoleName")):  # the one that AWS itself takes on for spot machines
+        return (f"arn:aws:iam::123456789012:role/aws-service-role/spot.amazonaws.com/{role}",)
+    if service == "ecr" and (repository := asked.get("repositoryName")):
+        return (f"arn:aws:ecr:{PLACE}:repository/{repository}",)
     if service == "ssm" and "DocumentName" in asked:
         machines = asked.get("InstanceIds") or [asked.get("Target")]
         found = [f"arn:aws:ec2:{PLACE}:instance/{machine}" for machine in machines]
@@ -168,6 +174,7 @@ class Relay(BaseHTTPRequestHandler):
         )
         if protocol == "s3":
             body = f"<Error><Code>{code}</Code><Message>upset</Message></Error>".encode()
+            status = 503 if code == "Throttling" else status  # as S3 slows down
         elif protocol == "ec2":
             body = f"<Response><Errors><Error><Code>{code}</Code><Message>upset</Message></Error></Errors></Response>"
             body = body.encode()

@@ -100,10 +100,10 @@ class Desk:
     def do(self, verb: str, *arguments: str) -> tuple[int, str, str]:
         """Run a verb; its exit code, stdout and stderr."""
         module = importlib.import_module(f"infra.ops.{verb}")
-        out, err = io.StringIO(), io.StringIO()
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
         with redirect_stdout(out), redirect_stderr(err):
             code = module.main(list(arguments))
-        return code, out.getvalue(), err.getvalue()
+        return code, *(stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
 
     # What stands in the cloud.
     def put(self, key: str, body: str | bytes | dict[str, Any]) -> None:
@@ -203,6 +203,7 @@ class Office:
         """A stack of its own with manifest and clips, and this process as its operator's; `more` are outputs."""
         stack = f"t{next(NUMBERS)}"
         desk = Desk(self.aws, self.seen, replace(outputs_for(stack), **more), folder)
+        self.clear()
         make_stack(self.aws, desk.outputs)
         for key in ("manifests/all/manifest.csv", "manifests/all/manifest.json", "clips/all/a.npz"):
             desk.put(key, b"x")
@@ -217,6 +218,13 @@ class Office:
         self.seen.answers |= {"pricing:GetProducts": list_price, "ec2:DescribeSpotPriceHistory": spot_history}
         desk.listen()
         return desk
+
+    def clear(self) -> None:
+        """End the machines of earlier desks."""
+        groups = client(self.aws, "autoscaling")
+        for group in groups.describe_auto_scaling_groups()["AutoScalingGroups"]:
+            if group["DesiredCapacity"]:
+                groups.set_desired_capacity(AutoScalingGroupName=group["AutoScalingGroupName"], DesiredCapacity=0)
 
 
 def outputs_for(stack: str) -> Outputs:

@@ -141,13 +141,14 @@ def follow(outputs: Outputs, run_id: str, terms: Terms) -> int:
     try:
         while True:
             try:
-                line.show(arrival.look())
+                phase = arrival.look()
             except Exception as error:
                 if not door.is_passing(error):
                     raise
-                line.show("AWS does not answer; asking again")
+                phase = "AWS does not answer; asking again"
             if arrival.over is not None:
                 break
+            line.show(phase)
             line.wait(LOOK_EVERY)
     except KeyboardInterrupt:
         line.close()
