@@ -22,11 +22,12 @@ from trainer.metrics import actor_intervals, paired_interval
 from trainer.run import read_json
 from trainer.standings import comparison_page, pair_sentence
 from trainer.tables import Page, Table, print_page, write_page
-from trainer.traits import by_actor, confusion, disturbances, furthest_apart
+from trainer.traits import by_actor, confusion, disturbances, furthest_apart, gain
 from trainer.wording import UNDEFINED
 
 LABELS = ("x", "y", "z")
 CLIPS, ACTORS = 60, 12
+LOOKS = [{"views": 1, "uar": 0.5, "seconds_per_video": 0.02}, {"views": 4, "uar": 0.55, "seconds_per_video": 0.07}]
 
 
 def predictions(skill, seed=0, clips=CLIPS, dataset=lambda actor: "crema"):
@@ -54,7 +55,7 @@ def make_run(path, frame, *settings, sha="a" * 64, labels=LABELS, leaky=False, s
     write_json(path / "run.json", facts)
     variants = [{"name": "blur", "severity": f"{n} px", "uar": 0.5 - n / 10} for n in (1, 2)]
     disturbed = {"clean": {"uar": 0.5}, "variants": variants}
-    write_json(path / "evaluation.json", {"views": {"clips": 2, "flip": True}, "robustness": disturbed})
+    write_json(path / "evaluation.json", {"views": {"clips": 2, "flip": True}, "robustness": disturbed, "tta": LOOKS})
     write_json(path / "outcome.json", {"outcome": "finished", "seconds": 61.0})
     lines = [{"kind": "step", "step": n, "clips_per_second": speed} for n, speed in enumerate(steps)]
     lines += [{"kind": "evaluation", "split": "val", "step": 10 * n, "uar": n / 4} for n in (1, 2, 3)]
@@ -231,7 +232,8 @@ def test_the_page_asks_for_nothing_and_fits_a_phone(pair, tmp_path):
         titles = browser.evaluate("[...document.querySelectorAll('h2')].map(h => h.innerText)")
         assert titles == [
             "Is the difference real?", "How training went", "What they confuse", "Person by person",
-            "Can their confidence be trusted?", "Worse pictures", "Where they part", "What differs between them",
+            "Can their confidence be trusted?", "One look or several", "Worse pictures",
+            "Where they part", "What differs between them",
             "How to make it again", "What the words mean",
         ]  # fmt: skip
         assert browser.evaluate("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")
@@ -335,12 +337,21 @@ def test_disturbances_are_compared_only_where_all_were_disturbed_alike():
     assert disturbances([figures_(0.8, 0.6), figures_(0.8, 0.6, 0.5)]) is None
 
 
+def test_what_more_looks_bring_is_the_mean_over_runs():
+    more = [LOOKS[0] | {"uar": 0.7}, LOOKS[1] | {"uar": 0.65}]
+    told = gain([LOOKS, more])
+    assert told["views"] == 4
+    assert (told["uar_one"], told["uar_most"]) == pytest.approx((0.6, 0.6))
+    assert told["seconds_per_video_most"] == pytest.approx(0.07)
+    assert gain([LOOKS, []]) is None
+
+
 def test_what_runs_do_not_have_is_no_section_and_what_is_long_is_not_printed(pair, capsys):
     for path in pair:
-        write_json(path / "evaluation.json", {"views": {"clips": 2, "flip": True}, "robustness": None})
+        write_json(path / "evaluation.json", {"views": {"clips": 2, "flip": True}, "robustness": None, "tta": []})
         (path / "metrics.jsonl").write_text("")
     page = comparison_page(compare(pair))
-    assert {"curves", "robustness", "groups"}.isdisjoint(section.id for section in page.sections)
+    assert {"curves", "gain", "robustness", "groups"}.isdisjoint(section.id for section in page.sections)
     print_page(page)
     said = capsys.readouterr().out
     assert "actor_03" not in said

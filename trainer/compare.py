@@ -23,7 +23,7 @@ from manifests.errors import UserError
 from trainer import wording
 from trainer.metrics import accuracies, interval95, per_actor, recalls, redrawn, summarize
 from trainer.run import read_json, read_metrics
-from trainer.traits import by_actor, confidence, confusion, disturbances, furthest_apart
+from trainer.traits import by_actor, confidence, confusion, disturbances, furthest_apart, gain
 
 SEED = 0  # of drawing actors
 # What run.json says that can make two runs differ; when and where they were made is not among it.
@@ -41,6 +41,7 @@ class JudgedRun:
     seconds: float | None
     clips_per_second: float | None
     robustness: Mapping[str, Any] | None = None
+    tta: Sequence[Mapping[str, Any]] = ()
     validations: Sequence[Mapping[str, Any]] = ()
 
 
@@ -109,7 +110,9 @@ def read_run(path: Path) -> JudgedRun:
         read_predictions(predictions),
         took["seconds"],
         pooled["clips_per_second"] if pooled else statistics.median(speeds) if speeds else None,
-        evaluation.get("robustness"),  # not known of a cross-validation
+        # Neither is known of a cross-validation.
+        evaluation.get("robustness"),
+        evaluation.get("tta", ()),
         [line for line in lines if line["kind"] == "evaluation" and line["split"] == "val"],
     )
 
@@ -190,6 +193,7 @@ def describe(
         "confusion": confusion(frames, labels),
         "calibration": confidence(frames, labels),
         "robustness": disturbances([run.robustness for run in contender.runs]),
+        "gain": gain([run.tta for run in contender.runs]),
         "validation": [[[line["step"], line["uar"]] for line in run.validations] for run in contender.runs],
         "commands": [run.facts["command"] for run in contender.runs if "command" in run.facts],
         "git_revision": first.facts["git_revision"],

@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from trainer import charts, wording
+from trainer import charts, findings, wording
 from trainer.judgement import heat_row
 from trainer.tables import Section, Table
 
@@ -83,6 +83,27 @@ def confidence(contenders: Contenders) -> Section:
     caption = "Error of the stated confidence, before any temperature; less is better in each column"
     table = Table(caption, ("model", "ECE %", "NLL", "Brier score"), rows)
     return Section("confidence", "Can their confidence be trusted?", [table], drawings)
+
+
+def gain(contenders: Contenders) -> Section | None:
+    """What more views of a video bring each, and cost; None unless it was measured of all."""
+    known = [(contender["name"], contender["gain"]) for contender in contenders if contender["gain"]]
+    if len(known) < len(contenders):
+        return None
+    rows = [
+        [
+            name,
+            wording.number(told["views"], 0),
+            *(wording.in_hundred(told[key]) for key in ("uar_one", "uar_most")),
+            wording.signed(told["uar_most"] - told["uar_one"]),
+            *(findings.seconds(told[key]) for key in ("seconds_per_video_one", "seconds_per_video_most")),
+        ]
+        for name, told in known
+    ]
+    columns = ("model", "views", "UAR % of one view", "of all", "gain, points", "time of one view", "of all")
+    return Section(
+        "gain", "One look or several", [Table("What averaging over views brings and costs, per video", columns, rows)]
+    )
 
 
 def robustness(contenders: Contenders) -> Section | None:

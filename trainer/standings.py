@@ -46,6 +46,7 @@ def comparison_sections(told: Mapping[str, Any]) -> list[Section | None]:
         contrasts.groups(contenders),
         contrasts.people(contenders),
         contrasts.confidence(contenders),
+        contrasts.gain(contenders),
         contrasts.robustness(contenders),
         contrasts.apart(told["apart"], names),
         Section("settings", "What differs between them", [settings_table(told["settings"], names)])

@@ -56,6 +56,18 @@ def disturbances(robustness: Sequence[Mapping[str, Any] | None]) -> dict[str, An
     }
 
 
+def gain(ways: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any] | None:
+    """UAR and seconds per video of one view and of the most, means over the runs; None where it was not measured."""
+    if not all(ways):
+        return None
+    mean = {
+        f"{name}_{which}": float(np.mean([way[place][name] for way in ways]))
+        for which, place in (("one", 0), ("most", -1))
+        for name in ("uar", "seconds_per_video")
+    }
+    return {"views": ways[0][-1]["views"], **mean}
+
+
 def furthest_apart(contenders: Sequence[Sequence[pd.DataFrame]], labels: Sequence[str]) -> list[dict[str, Any]]:
     """The videos on which contenders differ most in the probability that they give the emotion played.
 
