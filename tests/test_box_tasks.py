@@ -6,6 +6,7 @@ Run: pytest tests/test_box_tasks.py
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from cloud import ROOT
 from couriers import Machine, begun, the_cloud, together
 from toys import TINY, make_corpus
 
+from infra.box.inputs import KEPT_FREE
+from manifests.shards import pack
 from trainer.preflight import CURES, explain
 
 __all__ = ["begun"]  # a fixture
@@ -139,6 +142,37 @@ def test_pretrained_weights_come_from_the_bucket_if_it_has_them(machine: Machine
     assert "pretrained weights: " in machine.text("output.txt")
     assert outcome["outcome"] == "failed"
     assert name in outcome["reason"]
+
+
+@together
+def test_packed_clips_larger_than_the_disk_are_brought_as_training_wants_them(machine: Machine) -> None:
+    manifest, clips = make_corpus(machine.folder / "corpus", actors=8, takes=2)
+    pack(clips, machine.folder / "packed", 30_000)
+    shards = {path.name: path.stat().st_size for path in (machine.folder / "packed").glob("*.tar")}
+    assert len(shards) > 5
+    for path in (manifest, manifest.with_suffix(".json")):
+        machine.put(f"manifests/{machine.run_id}/{path.name}", path.read_bytes())
+    machine.put_folder(f"clips/{machine.run_id}/", machine.folder / "packed")
+    disk = machine.folder / "scratch"
+    disk.mkdir()
+    room = sum(shards.values()) // 2
+    small = ["mount", "-t", "tmpfs", "-o", f"size={KEPT_FREE + room}", "tmpfs", str(disk)]
+    if subprocess.run(small, capture_output=True).returncode:
+        pytest.skip("a small disk of one's own needs the right to mount")
+    try:
+        ask_for(machine, *TINY, "optim.epochs=2", "device=cpu", "data.shard_window=2")
+        process, here = machine.start(fake=False), []
+        while process.poll() is None:
+            here.append(sum(path.stat().st_size for path in (disk / "clips" / machine.run_id).glob("*.tar")))
+            time.sleep(0.1)
+        outcome = machine.ends(process)
+        assert outcome["outcome"] == "finished", (outcome, machine.log())
+    finally:
+        machine.close()
+        subprocess.run(["umount", str(disk)], check=True)
+    brought = {s.path.rpartition("/")[2] for s in machine.faulty.seen if s.method == "GET" and s.path.endswith(".tar")}
+    assert brought == set(shards)
+    assert 0 < max(here) < sum(shards.values())
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     preflight.add_argument(
         "--weights", type=Path, metavar="DIR", help="folder that may hold the pretrained weights, to fetch them from"
     )
+    preflight.add_argument("--run", type=Path, help="run directory that will follow, to want shards there")
     preflight.add_argument("settings", nargs="*", metavar="key=value", help="settings that differ from the recipe's")
 
     evaluate = add_verb(verbs, "evaluate", "test a trained run on the actors it has not seen", evaluate_command)
@@ -197,7 +198,8 @@ def preflight_command(arguments: argparse.Namespace) -> None:
 
     if arguments.weights:
         take_weights(config, arguments.weights)
-    print(preflight(config, read_manifest(arguments.manifest), ClipStore(arguments.clips), arguments.processes))
+    manifest, store = read_manifest(arguments.manifest), ClipStore(arguments.clips)
+    print(preflight(config, manifest, store, arguments.processes, arguments.run))
 
 
 def evaluate_command(arguments: argparse.Namespace) -> None:

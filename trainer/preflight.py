@@ -6,19 +6,24 @@ Nothing is kept. What does not work shows here within a minute, with its cure, a
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from manifests.clips import ClipStore
 from manifests.errors import UserError
-from manifests.files import replacing, writing_to
+from manifests.files import replacing, write_json, writing_to
 from manifests.table import Manifest
 from trainer.batchsize import memory_errors_explained
 from trainer.config import Config
+from trainer.dataset import Clips
 from trainer.learner import create_learner, make_deterministic
 from trainer.loader import training_loader
 from trainer.processes import ALONE
+from trainer.sampling import TrainingOrder
 from trainer.train import count_pieces, count_steps, learn
+from trainer.wanted import batches_ahead, wait_for
 from trainer.weights import cached, public_address
 from trainer.workflow import choose_clips
 
@@ -34,8 +39,11 @@ CURES = {
 }
 
 
-def preflight(config: Config, manifest: Manifest, store: ClipStore, processes: int) -> str:
-    """Do one step as each of `processes` will do it; return a line on what it took. Raises UserError with the cure."""
+def preflight(config: Config, manifest: Manifest, store: ClipStore, processes: int, run: Path | None = None) -> str:
+    """Do one step as each of `processes` will do it; return a line on what it took. Raises UserError with the cure.
+
+    Shards that are not there are wanted in the directory of the `run` that will follow.
+    """
     splits, _, _ = choose_clips(manifest, store)
     clips, classes = splits["train"], len(manifest.labels)
     count_steps(len(clips), config.data.batch, processes)
@@ -47,7 +55,10 @@ def preflight(config: Config, manifest: Manifest, store: ClipStore, processes: i
     pieces = count_pieces(config, clips, classes, device, ALONE)
     with memory_errors_explained(share.batch, pieces):
         learner = create_learner(config, clips, classes, config.optim.epochs, device, ALONE, None)
-        drawn, targets = next(iter(training_loader(config, clips, 0, ALONE)))
+        loader = training_loader(config, clips, 0, ALONE)
+        if share.shard_window and run:
+            want_shards(run, clips, loader)
+        drawn, targets = next(iter(loader))
         began = time.monotonic()
         loss = learn(config, learner, drawn, targets, 0, config.optim.epochs, pieces, 0)
     took = f"{time.monotonic() - began:.1f} s on the CPU"
@@ -55,6 +66,14 @@ def preflight(config: Config, manifest: Manifest, store: ClipStore, processes: i
         peak = torch.cuda.max_memory_allocated() / 2**30
         took = f"{time.monotonic() - began:.1f} s and {peak:.1f} GiB on {torch.cuda.get_device_name()}"
     return f"preflight: a step on {len(targets)} videos in {pieces} pieces took {took}; loss {loss:.3f}"
+
+
+def want_shards(run: Path, clips: Clips, loader: DataLoader[Any]) -> None:
+    order = loader.batch_sampler
+    assert isinstance(order, TrainingOrder)
+    numbers, in_use = order.shards_needed(0, batches_ahead(0))
+    write_json(run / "wanted.json", {"in_use": in_use, "shards": [clips.store.shards[number] for number in numbers]})
+    clips.store.wait = wait_for
 
 
 def check_gpus(processes: int) -> None:

@@ -125,6 +125,8 @@ class Duty:
             while True:
                 try:
                     action()
+                except Ended:
+                    pass
                 except Exception as error:
                     if not is_passing(error):
                         self.say(f"{action.__name__} failed: {one_line(error)}")

@@ -6,6 +6,7 @@ for the next. Without a step there was nothing to do.
 
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,12 @@ from pathlib import Path
 from infra.box import meter
 from infra.box.child import Step, command_line
 from infra.box.duty import Duty
-from infra.box.inputs import Missing, bring, find, find_all
+from infra.box.inputs import KEPT_FREE, Missing, bring, find, find_all
 from infra.box.mirror import Mirror
 from infra.box.request import Request
+from infra.box.shards import LOOK_EVERY, Shards
 from infra.box.station import as_json, put_beside
-from infra.box.transfer import Remote, insist
+from infra.box.transfer import Remote, insist, is_there
 
 CORPORA = ("ravdess", "crema")  # folders of the raw data, if they are there; `manifests build` has options of that name
 PREPARED = "prepared.json"  # beside prepared clips: what they were made of, once all are made
@@ -31,6 +33,7 @@ def fit(duty: Duty, request: Request) -> Iterator[Step]:
     clips = find_all(bucket, request.clips, duty.check, "no clips; make prepare makes them of the videos")
     weights = find_all(bucket, "weights/", duty.check)
     wanted = [(remote, scratch / "inputs" / remote.key) for remote in singles]
+    clips = bring_shards_later(duty, request, clips)
     bring(wanted + [(r, scratch / r.key) for r in clips + weights], bucket, scratch, duty.check, duty.say)
     processes = request.processes or len(meter.read_gpus())
     if not processes:
@@ -40,14 +43,30 @@ def fit(duty: Duty, request: Request) -> Iterator[Step]:
     words = ["--config", config, "--manifest", str(manifest), "--clips", str(scratch / request.clips)]
     # What the trainer fetches itself stays on the disk too, for the next container of this machine.
     cache = {"XDG_CACHE_HOME": str(scratch / "cache")}
+    run = scratch / "runs" / duty.run_id
     trial = ["preflight", *words, "--processes", str(processes * request.nodes), "--weights", str(scratch / "weights")]
+    trial += ["--run", str(run)]
     yield Step(
         "preflight", "the preflight", command_line([*trial, *request.settings], 1), minutes=MINUTES_OF_PREFLIGHT,
         environment=cache,
     )  # fmt: skip
-    run = scratch / "runs" / duty.run_id
     training = command_line(["fit", *words, "--run", str(run), *request.settings], processes, request.nodes)
     yield Step("training", "the trainer", training, is_trainer=True, environment=cache)
+
+
+def bring_shards_later(duty: Duty, request: Request, clips: list[Remote]) -> list[Remote]:
+    """The clips that are to be brought before training: all, or if they are packed and too many all but the shards."""
+    scratch = duty.station.scratch
+    shards = [remote for remote in clips if remote.key.endswith(".tar")]
+    held = sum(remote.size for remote in shards if is_there(remote, scratch / remote.key))
+    room = shutil.disk_usage(scratch).free + held - KEPT_FREE
+    if not shards or sum(remote.size for remote in clips) <= room:
+        return clips
+    duty.say(f"the disk has room for {room / 1e9:.2f} GB of shards: they are brought as they are wanted")
+    wanted = scratch / "runs" / duty.run_id / "wanted.json"
+    keeper = Shards(duty.bucket, shards, scratch / request.clips, wanted, room, duty.check)
+    duty.every(LOOK_EVERY, keeper.look)
+    return [remote for remote in clips if remote not in shards]
 
 
 def manifest(duty: Duty, request: Request) -> Iterator[Step]:
