@@ -78,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
         end = len(self.store.unfinished[upload]) - 1
         self.answer(202, Location=f"/v2/{name}/blobs/uploads/{upload}", Docker_Upload_UUID=upload, Range=f"0-{end}")
 
-    def finish(self, name: str, upload: str, body: bytes, query: dict[str, list[str]]) -> None:
+    def complete(self, name: str, upload: str, body: bytes, query: dict[str, list[str]]) -> None:
         data = self.store.unfinished[upload] + body
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         if query["digest"] != [digest]:
@@ -118,7 +118,7 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("GET", r"/v2/", lambda handler, *_: handler.answer(200)),
     ("POST", rf"{NAME}/blobs/uploads/", Handler.begin),
     ("PATCH", rf"{NAME}/blobs/uploads/(\d+)", Handler.go_on),
-    ("PUT", rf"{NAME}/blobs/uploads/(\d+)", Handler.finish),
+    ("PUT", rf"{NAME}/blobs/uploads/(\d+)", Handler.complete),
     ("HEAD", rf"{NAME}/blobs/(sha256:\w+)", Handler.blob),
     ("GET", rf"{NAME}/blobs/(sha256:\w+)", Handler.blob),
     ("PUT", rf"{NAME}/manifests/([\w.:-]+)", Handler.put_manifest),
