@@ -8,7 +8,7 @@ NODES ?= 1
 # What is said to the verbs travels by environment, never through a shell line; and it is text: make expands nothing in
 # it, so that not even $(shell ...) means something.
 STACK ?= dev
-SAID := STACK CONFIG SET NODES SPOT CAP HOURS MANIFEST CLIPS NAME WAIT RUN NOW SRC ALL PARTIAL OPEN REGIONS WHERE BASE
+SAID := STACK CONFIG SET NODES SPOT CAP HOURS MANIFEST CLIPS NAME WAIT RUN NOW SRC LOCAL ALL PARTIAL OPEN REGIONS WHERE BASE
 $(foreach name,$(SAID),$(eval override $(name) := $$(value $(name))))
 export $(SAID)
 YES ?=
@@ -59,7 +59,7 @@ destroy: .venv/ready ## take the stack away; says what stays and its price (YES=
 data: .venv/ready ## bring a folder of raw videos into the bucket, only what is not there (SRC=DIR DRY=1)
 	@$(BIN)/python -m infra.ops.data $(if $(DRY),--dry-run)
 
-manifest: .venv/ready ## have a machine verify, name and split the raw videos (NAME=all SPOT= CAP= YES=1 DRY=1 FORCE=1)
+manifest: .venv/ready ## have a machine verify, name and split the raw videos (NAME=all LOCAL=FILE SPOT= CAP= YES=1 DRY=1 FORCE=1)
 	@$(BIN)/python -m infra.ops.manifest $(if $(YES),--yes) $(if $(DRY),--dry-run) $(if $(FORCE),--force)
 
 prepare: .venv/ready ## have a machine make face clips of a manifest's videos (NAME=all SPOT= CAP= YES=1 DRY=1 FORCE=1)

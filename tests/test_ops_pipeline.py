@@ -8,6 +8,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -164,6 +166,7 @@ def test_a_manifest_is_made_on_a_machine_and_told(desk: Desk, machine: Machine) 
     assert out.splitlines() == [
         f"s3://{desk.outputs.bucket}/manifests/all/manifest.csv",
         "train  9 takes of 2 actors (7 ravdess, 2 crema)",
+        "val    0 takes of 0 actors",
         "test   1 takes of 1 actors (1 ravdess)",
         "left out: 18 twin of a kept take",
         "val is empty",
@@ -240,6 +243,33 @@ def test_whoever_does_not_wait_is_told_the_run_and_finds_its_work_later(
     code, _, err = do(desk, "manifest")
     assert (code, "is at it already" in err or "nothing to do" in err) == (0, True)
     assert started(desk) == {"manifest": 1}
+
+
+def test_a_manifest_that_was_made_here_is_brought_if_its_videos_are_there(desk: Desk, videos: Path) -> None:
+    table = desk.folder / "my fold.csv"
+    line = [sys.executable, "-m", "manifests", "build", "--crema", str(videos / "crema"), "--folds", "3", "--no-verify"]
+    subprocess.run([*line, "--root", str(videos), "--out", str(table)], check=True, capture_output=True)
+    put_videos(desk)
+    code, _, err = do(desk, "manifest", "--local", str(table), "--name", "fold1")
+    assert (code, "18 of its 18 videos are not in the bucket, such as data/crema/1001_DFA_ANG_XX.flv" in err) == (
+        2,
+        True,
+    )
+    assert do(desk, "data", str(videos))[0] == 0
+    code, out, err = do(desk, "manifest", "--local", str(table), "--name", "fold1")
+    assert code == 0, err
+    assert out.startswith(
+        f"s3://{desk.outputs.bucket}/manifests/fold1/manifest.csv\ntrain  6 takes of 1 actors (6 crema)\n"
+    )
+    assert desk.get("manifests/fold1/manifest.csv") == table.read_bytes()
+    assert desk.get("manifests/fold1/manifest.rejected.csv") == table.with_suffix(".rejected.csv").read_bytes()
+    code, _, err = do(desk, "manifest", "--name", "fold1")
+    assert (code, err.startswith("nothing to do: ")) == (0, True)
+    table.write_text(table.read_text() + "x")
+    for path in (table, desk.folder / "none.csv", desk.folder):
+        code, _, err = do(desk, "manifest", "--local", str(path))
+        assert (code, len(err.splitlines())) == (2, 1)
+    assert not desk.runs()
 
 
 def test_one_that_failed_is_told_with_its_reason_and_is_made_at_the_next_call(desk: Desk, machine: Machine) -> None:

@@ -34,11 +34,8 @@ def keys_of(name: str) -> dict[str, str]:
     return {"manifest": f"manifests/{name}/manifest.csv", "clips": f"clips/{name}/", "data": DATA}
 
 
-def digest_of_videos(outputs: Outputs) -> str:
-    """Of the listing of the raw data, in the form in which the machine notes it (infra/box/tasks.py).
-
-    Raises UserError if there are none.
-    """
+def list_videos(outputs: Outputs) -> list[tuple[str, int, str]]:
+    """Key, bytes and ETag of all raw data. Raises UserError if there is none."""
     from infra.box.transfer import Bucket
     from infra.ops.door import client
 
@@ -46,6 +43,11 @@ def digest_of_videos(outputs: Outputs) -> str:
     videos = [(remote.key, remote.size, remote.etag) for remote in found if not remote.key.endswith("/")]
     if not videos:
         raise UserError(f"s3://{outputs.bucket}/{DATA} holds no videos; `make data SRC=DIR` brings them")
+    return videos
+
+
+def digest_of(videos: list[tuple[str, int, str]]) -> str:
+    """Of the raw data, in the form in which the machine notes it (infra/box/tasks.py)."""
     return hashlib.sha256(json.dumps(videos).encode()).hexdigest()
 
 

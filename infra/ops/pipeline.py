@@ -121,7 +121,7 @@ def plan(line: Line) -> list[dict[str, Any]]:
     outputs, given, where = line.outputs, line.given, line.where
     tally = data.plan(outputs, line.found)
     is_sent = not tally.counts["sent"] and not tally.counts["replaced"]
-    is_made = is_sent and manifest.is_made(outputs, where, videos := chore.digest_of_videos(outputs))
+    is_made = is_sent and manifest.is_made(outputs, where, videos := chore.digest_of(chore.list_videos(outputs)))
     sources = prepare.made_of(outputs, where, videos) if is_made else {}
     is_prepared = is_made and prepare.is_made(outputs, where, sources) and not given.force
     trained = trained_run(line, sources) if is_prepared else None

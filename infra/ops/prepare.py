@@ -60,7 +60,10 @@ def made_of(outputs: Outputs, where: dict[str, str], videos: str | None = None) 
     table = record.read(outputs, where["manifest"])
     if table is None:
         raise UserError(f"s3://{outputs.bucket}/{where['manifest']} is not there; `make manifest` makes it")
-    return {"manifest": hashlib.sha256(table).hexdigest(), "videos": videos or chore.digest_of_videos(outputs)}
+    return {
+        "manifest": hashlib.sha256(table).hexdigest(),
+        "videos": videos or chore.digest_of(chore.list_videos(outputs)),
+    }
 
 
 def is_made(outputs: Outputs, where: dict[str, str], sources: dict[str, str]) -> bool:
