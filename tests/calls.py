@@ -92,7 +92,7 @@ class Calls:
 
     def reset(self) -> None:
         for things in (self.made, self.answers, self.before, self.troubles):
-            things.clear()  # type: ignore[attr-defined]
+            things.clear()
 
 
 def understood(method: str, path: str, headers: Any, body: bytes) -> tuple[Call, str]:

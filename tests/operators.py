@@ -103,7 +103,7 @@ class Desk:
         out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
         with redirect_stdout(out), redirect_stderr(err):
             code = module.main(list(arguments))
-        return code, *(stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+        return code, *(stream.buffer.getvalue().decode() for stream in (out, err))
 
     # What stands in the cloud.
     def put(self, key: str, body: str | bytes | dict[str, Any]) -> None:

@@ -7,62 +7,16 @@ between is undone, and were we killed there, only a note is left that `make stop
 import argparse
 import json
 import sys
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from infra.ops import agent, fleet, prices, record
 from infra.ops.command import print_json, said, say, uninterrupted
 from infra.ops.errors import UserError
-from infra.ops.prices import Offer
+from infra.ops.prices import Terms
 from infra.outputs import Outputs
 
 SHORTEST_HOURS = 0.25  # of a run: a machine takes ten minutes until it trains
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a run may have and cost."""
-
-    nodes: int
-    offers: tuple[Offer, ...]  # any of these may come
-    instead: tuple[Offer, ...]  # and these where AWS has none of the others; empty: wait
-    cap: float  # dollars, on all machines of the run together
-    spent: float  # dollars of it that earlier goes have cost
-    limit: float  # hours at most
-
-    @property
-    def market(self) -> str:
-        return self.offers[0].market
-
-    @property
-    def price(self) -> float:
-        """Dollars an hour of one machine: the dearest that may come, so that the cap holds whichever does."""
-        return max(offer.price for offer in self.offers)
-
-    @property
-    def hours(self) -> float:
-        return min(self.limit, prices.hours_for(self.cap - self.spent, self.price, self.nodes))
-
-    @property
-    def most(self) -> float:
-        """Dollars that this go costs if it lasts until its deadline."""
-        return prices.cost_of(self.hours, self.price, self.nodes)
-
-    def deadline(self, now: datetime) -> datetime:
-        return prices.deadline(now, self.limit, self.cap - self.spent, self.price, self.nodes)
-
-    def request(self, now: datetime) -> dict[str, Any]:
-        """What of them stands in the run's request (infra/box/request.py)."""
-        return {
-            "nodes": self.nodes,
-            "deadline": self.deadline(now).isoformat(),
-            "cap_dollars": self.cap,
-            "price_per_hour": self.price,
-        }
-
-    def without_spot(self) -> "Terms":
-        return replace(self, offers=self.instead, instead=())
 
 
 def add_options(made: argparse.ArgumentParser) -> None:

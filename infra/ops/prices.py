@@ -6,7 +6,7 @@ the region. Where that is silent the table below speaks, and it is said so.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -82,6 +82,51 @@ def deadline(now: datetime, hours: float, dollars: float, price: float, nodes: i
     """When machines are taken away: after `hours`, or when `dollars` are spent, whichever is earlier."""
     until = now + timedelta(hours=min(hours, hours_for(dollars, price, nodes)))
     return until.replace(microsecond=0)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a run may have and cost."""
+
+    nodes: int
+    offers: tuple[Offer, ...]  # any of these may come
+    instead: tuple[Offer, ...]  # and these where AWS has none of the others; empty: wait
+    cap: float  # dollars, on all machines of the run together
+    spent: float  # dollars of it that earlier goes have cost
+    limit: float  # hours at most
+
+    @property
+    def market(self) -> str:
+        return self.offers[0].market
+
+    @property
+    def price(self) -> float:
+        """Dollars an hour of one machine: the dearest that may come, so that the cap holds whichever does."""
+        return max(offer.price for offer in self.offers)
+
+    @property
+    def hours(self) -> float:
+        return min(self.limit, hours_for(self.cap - self.spent, self.price, self.nodes))
+
+    @property
+    def most(self) -> float:
+        """Dollars that this go costs if it lasts until its deadline."""
+        return cost_of(self.hours, self.price, self.nodes)
+
+    def deadline(self, now: datetime) -> datetime:
+        return deadline(now, self.limit, self.cap - self.spent, self.price, self.nodes)
+
+    def request(self, now: datetime) -> dict[str, Any]:
+        """What of them stands in the run's request (infra/box/request.py)."""
+        return {
+            "nodes": self.nodes,
+            "deadline": self.deadline(now).isoformat(),
+            "cap_dollars": self.cap,
+            "price_per_hour": self.price,
+        }
+
+    def without_spot(self) -> "Terms":
+        return replace(self, offers=self.instead, instead=())
 
 
 def read_list_price(product: str | dict[str, Any]) -> float:

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from infra.ops import agent, fleet, record, storage
@@ -57,13 +58,14 @@ def stop(outputs: Outputs, given: argparse.Namespace) -> int:
                 "again, and with NOW=1 gives it up"
             )
         give_back(outputs, machines, online, line)
-        if run_id and machines and not online:
-            wait_for_word(outputs, run_id, line)
+        found = look(outputs, run_id) if run_id else None
+        if found and machines and not online:
+            found = wait_for_word(outputs, found, line)
     finally:
         line.close()
-    if run_id and not is_told(outputs, run_id):
-        write_end(outputs, run_id, given.now)
-    tell_end(outputs, run_id, given.json)
+    if found and not is_told(found):
+        found = write_end(outputs, found, given.now)
+    tell_end(outputs, found, given.json)
     return 0
 
 
@@ -85,9 +87,10 @@ def drain(outputs: Outputs, run_id: str, online: list[str], now: bool, line: Lin
     while left and time.monotonic() < end:
         left = {name: sent for name, sent in left.items() if agent.answer(outputs, name, sent) is None}
         if left:
-            line.show(f"run {run_id} is being saved: {', '.join(left)} is {phase(outputs, run_id)}")
+            machine = record.read_json(outputs, record.key(run_id, "machine.json")) or {}
+            line.show(f"run {run_id} is being saved: {', '.join(left)} is {machine.get('phase', 'starting')}")
             line.wait(LOOK_EVERY)
-    if now or not online or is_told(outputs, run_id) or phase(outputs, run_id) == "waiting":
+    if now or not online or (found := look(outputs, run_id)) is None or is_told(found) or not has_begun(found):
         return True
     # It was cut off before all was uploaded. The document `clean` uploads what lies on the disk, and looks for it.
     line.show("uploading what the machine still holds")
@@ -106,21 +109,21 @@ def ask_to_stop(outputs: Outputs, run_id: str, machine: str, now: bool) -> str |
         return None
 
 
-def phase(outputs: Outputs, run_id: str) -> str:
-    """How far the machine says that it is with this go of the run; `waiting` if it has not begun."""
+def look(outputs: Outputs, run_id: str) -> record.Record | None:
+    """The run as it stands; None if the stack was claimed for it, and no more than that."""
     try:
-        found = record.read_record(outputs, run_id, active="")
-    except UserError:  # claimed, and no more than that
-        return "waiting"
-    return str((found.machine or {}).get("phase", "waiting"))
-
-
-def is_told(outputs: Outputs, run_id: str) -> bool:
-    """Whether the run's last word is in S3, and with it all that it has made."""
-    try:
-        found = record.read_record(outputs, run_id, active="")
+        return record.read_record(outputs, run_id, active="")
     except UserError:
-        return True  # there is nothing that could tell, nor anything to tell of
+        return None
+
+
+def has_begun(found: record.Record) -> bool:
+    """Whether a machine has worked on this go of the run."""
+    return (found.machine or {}).get("phase", "waiting") != "waiting"
+
+
+def is_told(found: record.Record) -> bool:
+    """Whether the run's last word is in S3, and with it all that it has made."""
     return found.outcome is not None and "incomplete" not in found.outcome
 
 
@@ -138,45 +141,46 @@ def give_back(outputs: Outputs, machines: list[str], online: list[str], line: Li
         fleet.clear_deadline(outputs)
 
 
-def wait_for_word(outputs: Outputs, run_id: str, line: Line) -> None:
+def wait_for_word(outputs: Outputs, found: record.Record, line: Line) -> record.Record:
     """A machine that takes no commands saves its run when AWS ends it, if it worked on it."""
     end = time.monotonic() + WORD_SECONDS
-    while time.monotonic() < end and phase(outputs, run_id) != "waiting" and not is_told(outputs, run_id):
-        line.show(f"AWS ends the machine; waiting for the last word of run {run_id}")
+    while has_begun(found) and not is_told(found) and time.monotonic() < end:
+        line.show(f"AWS ends the machine; waiting for the last word of run {found.run_id}")
         line.wait(LOOK_EVERY)
+        found = record.read_record(outputs, found.run_id, active="")
+    return found
 
 
-def write_end(outputs: Outputs, run_id: str, now: bool) -> None:
+def write_end(outputs: Outputs, found: record.Record, now: bool) -> record.Record:
     """The last word of a run that could not say it, or said that S3 lacked something which it now has."""
-    if told := record.read_record(outputs, run_id, active="").outcome:
-        del told["incomplete"]
-        record.write_json(outputs, record.key(run_id, "outcome.json"), told)
-        return
-    began = phase(outputs, run_id) != "waiting"
-    why = "stopped by the operator" + (" at once, without saving" * now if began else " before a machine worked on it")
-    told = {"outcome": "stopped", "reason": why, "exit_code": None, "last_lines": []}
-    record.write_json(outputs, record.key(run_id, "outcome.json"), told)
+    why = "at once, without saving" if now else "" if has_begun(found) else "before a machine worked on it"
+    told: dict[str, Any] = {
+        "outcome": "stopped",
+        "reason": f"stopped by the operator {why}".rstrip(),
+        "exit_code": None,
+        "last_lines": [],
+    }
+    if found.outcome:
+        told = {name: value for name, value in found.outcome.items() if name != "incomplete"}
+    record.write_json(outputs, record.key(found.run_id, "outcome.json"), told)
+    return replace(found, outcome=told)
 
 
-def tell_end(outputs: Outputs, run_id: str | None, as_json: bool) -> None:
+def tell_end(outputs: Outputs, found: record.Record | None, as_json: bool) -> None:
     """How the run ended, what it has cost, and what is still billed."""
-    outcome: dict[str, Any] = {}
-    dollars = 0.0
-    if run_id and record.read(outputs, record.key(run_id, "request.json")):
-        found = record.read_record(outputs, run_id, active="")
-        outcome, dollars = found.outcome or {}, float((found.machine or {}).get("dollars") or 0.0)
+    outcome = (found and found.outcome) or {}
+    dollars = float(((found and found.machine) or {}).get("dollars") or 0.0)
     stored, whole = storage.measure(outputs.bucket, outputs.region)
-    billed = storage.describe(stored, whole)
     if as_json:
-        told = {"run": run_id, "outcome": outcome.get("outcome"), "reason": outcome.get("reason"), "dollars": dollars}
-        return print_json({**told, "bucket": outputs.bucket, "bucket_dollars_a_month": storage.monthly_dollars(stored)})
-    if outcome:
-        say(f"run {run_id} has {outcome['outcome']}: {outcome['reason']}; it has cost ${dollars:.2f}")
-        after = "download" if outcome["outcome"] == "finished" else "resume"
-        say(f"next: make {after} RUN={run_id}")
+        told = {"run": found and found.run_id, "outcome": outcome.get("outcome"), "reason": outcome.get("reason")}
+        month = storage.monthly_dollars(stored)
+        return print_json({**told, "dollars": dollars, "bucket": outputs.bucket, "bucket_dollars_a_month": month})
+    if found:
+        say(f"run {found.run_id} has {outcome['outcome']}: {outcome['reason']}; it has cost ${dollars:.2f}")
+        say(f"next: make {'download' if outcome['outcome'] == 'finished' else 'resume'} RUN={found.run_id}")
     else:
         say("no run is active, and no machine is kept")
-    say(f"still billed: s3://{outputs.bucket}, {billed}; nothing by the hour")
+    say(f"still billed: s3://{outputs.bucket}, {storage.describe(stored, whole)}; nothing by the hour")
 
 
 if __name__ == "__main__":
