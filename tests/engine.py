@@ -82,11 +82,11 @@ def project_image() -> str:
     with one_at_a_time("image"):
         known = client.images.list(name=IMAGE)
         if not known or known[0].labels.get(LABEL) != context.digest:
-            build_with_buildkit(context, IMAGE)
+            build_image(context, IMAGE)
     return IMAGE
 
 
-def build_with_buildkit(context: Context, name: str) -> None:
+def build_image(context: Context, name: str) -> None:
     """Build as `docker build` does, with the real packages. Without BuildKit the older builder does it, more slowly."""
     with local_index() as index, tempfile.TemporaryDirectory() as folder:
         for file in (*context.files, IGNORE):
