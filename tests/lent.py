@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LABEL = "slowfast-machine"  # of a container: whose it is
-LENT_ENVIRONMENT = ("AWS_ENDPOINT_URL", "AWS_EC2_METADATA_SERVICE_ENDPOINT")
+LENT_ENVIRONMENT = ("AWS_ENDPOINT_URL", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
 # Prints the image's files, as JSON of sha256 by name.
 LIST = """
 import hashlib, json, pathlib

@@ -78,6 +78,9 @@ class Machine(Box):
             {
                 "AWS_ENDPOINT_URL": endpoint,
                 "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.metadata.url,
+                # Small networks gain nothing from more threads, and other machines may stand here.
+                "OMP_NUM_THREADS": "1",
+                "OMP_WAIT_POLICY": "PASSIVE",
                 # Not those of the person on whose machine this one stands.
                 "AWS_CONFIG_FILE": nowhere,
                 "AWS_SHARED_CREDENTIALS_FILE": nowhere,
