@@ -12,7 +12,14 @@ MAY_IMPORT = {
     "manifests": {"manifests"},
     "trainer": {"trainer", "manifests"},
     "infra": {"infra"},
-    "infra/ops": {"infra.ops", "infra.outputs", "infra.box.transfer", "infra.box.request", "trainer.config", "manifests.errors"},
+    "infra/ops": {
+        "infra.ops",
+        "infra.outputs",
+        "infra.box.transfer",
+        "infra.box.request",
+        "trainer.config",
+        "manifests.errors",
+    },
     "infra/box": {"infra.box"},
 }
 NEVER = {

@@ -28,7 +28,7 @@ class Stopped(Exception):
 class Wire:
     """A line to the bucket, for many threads at once; `check` raises in each of them once `stop` was called.
 
-    The transfers wait for a bucket that is away. Expired credentials and a wrong clock end them: nobody mends these for us.
+    The transfers wait for a bucket that is away. Expired credentials and a wrong clock end them: nobody mends these.
     """
 
     def __init__(self, bucket: str, region: str) -> None:
