@@ -280,6 +280,26 @@ def test_it_asks_for_no_more_than_it_needs_within_the_operators_policy(desk: Sta
         assert forbidden(desk, seen.made) == []
 
 
+@pytest.mark.parametrize("mode", ["cut", "drop"])
+def test_an_answer_that_is_cut_off_ends_no_watching(desk: Stage, server: Cloud, mode: str) -> None:
+    """Of each kind of call that a follower makes while a machine boots."""
+    desk.make_group(desired=1)
+    desk.aws.client("logs").create_log_group(logGroupName=desk.outputs.log_group)
+    desk.put_run(RUN)
+    desk.activate(RUN)
+    with calls(server.url) as seen:
+        for name in ("s3:GetObject output.txt", "s3:GetObject status.json", "s3:GetObject active"):
+            seen.upset(name, mode)
+        seen.upset("ec2:DescribeInstances", mode)
+        seen.upset("logs:FilterLogEvents", mode)
+        watcher, heard = follow(replace(desk, endpoint=seen.url), "--run", RUN)
+        wait_for(lambda: len(seen.of("logs:FilterLogEvents")) > 1, "the second try at the last of them")
+        desk.put_run(RUN, machine=machine(), output=b"one\n")
+        wait_for(lambda: heard == ["one\n"], "the run's first line")
+        end_run(desk, FINISHED)
+        assert watcher.wait(60) == 0
+
+
 def test_credentials_that_expire_end_the_watching_with_what_renews_them(desk: Stage, server: Cloud) -> None:
     desk.put_run(RUN, machine=machine(), output=b"one\n")
     desk.activate(RUN)
@@ -333,7 +353,7 @@ def test_a_machine_killed_half_way_and_an_unruly_s3_cost_no_line(desk: Stage, se
                 assert mirror.finish()
         between.mode = "pass"
         end_run(desk, FINISHED)
-        assert watcher.wait(120) == 0
+        assert watcher.wait(120) == 0, watcher.stderr and watcher.stderr.read()
     final = (bucket.read(OUTPUT) or b"").decode()
     assert "".join(heard) == final
     told = [int(found[0]) for line in heard if (found := re.match(r"\d+", line))]

@@ -42,12 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     return run(lambda: attach(given.stack, given.run))
 
 
-def attach(stack: str, run_id: str | None) -> int:
+def attach(stack: str, wanted: str | None) -> int:
     require_terminal("`make logs` prints the same without one")
     plugin = find_plugin()
     outputs = outputs_of(stack)
-    run_id = choose_run(outputs, run_id)
     try:
+        run_id = patiently(lambda: choose_run(outputs, wanted))
         record = keep_attached(outputs, run_id, plugin)
     except KeyboardInterrupt:
         say(f"\n{DETACHED}")

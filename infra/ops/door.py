@@ -58,6 +58,7 @@ def stack_outputs(stack: str, region: str) -> Outputs:
 def sentence(error: Exception) -> str | None:
     """What an error of boto3 means for the operator, with the next command; None if it is a bug of ours."""
     from botocore import exceptions as aws
+    from botocore.parsers import ResponseParserError
 
     if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError):
         return "AWS does not know who you are; `aws configure sso` or `aws configure` sets that up"
@@ -69,6 +70,8 @@ def sentence(error: Exception) -> str | None:
         return "no valid AWS region is set; `pulumi config set aws:region REGION` or AWS_REGION chooses one"
     if isinstance(error, aws.HTTPClientError | aws.ConnectionError | aws.IncompleteReadError):
         return f"AWS cannot be reached ({_one_line(error)}); look at your network, then run the same command again"
+    if isinstance(error, aws.FlexibleChecksumError | ResponseParserError):
+        return "an answer of AWS arrived damaged; look at your network, then run the same command again"
     if not isinstance(error, aws.ClientError):
         return None
     code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
@@ -92,11 +95,16 @@ def sentence(error: Exception) -> str | None:
 def is_passing(error: Exception) -> bool:
     """Whether the same call may do a moment later: AWS is away or busy, or a connection was cut."""
     from botocore import exceptions as aws
+    from botocore.parsers import ResponseParserError
 
     if isinstance(error, aws.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or status == 429 or error.response["Error"].get("Code") in THROTTLED
-    return isinstance(error, aws.HTTPClientError | aws.ConnectionError | aws.IncompleteReadError)
+        code = error.response["Error"].get("Code")
+        # S3 names its reason when it refuses an object; a bare 404 is an answer that was cut off.
+        cut_off = code == "404" and error.operation_name == "GetObject"
+        return status >= 500 or status == 429 or code in THROTTLED or cut_off
+    damaged = (aws.IncompleteReadError, aws.FlexibleChecksumError, ResponseParserError)
+    return isinstance(error, (aws.HTTPClientError, aws.ConnectionError, *damaged))
 
 
 def _one_line(error: Exception) -> str:

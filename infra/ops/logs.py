@@ -24,7 +24,7 @@ make logs RUN=2026-01-31-184502-slowfast-face ALL=1 > output.txt
 python -m infra.ops.logs --lines 1000 --no-follow
 """
 LOOK_EVERY = 1.0  # seconds
-QUIET = 3.0  # seconds without a line after which it is asked whether the run is over
+QUIET = 3.0  # seconds without a line after which, and between which, it is asked whether the run is over
 STILL_BOOTING = 60.0  # seconds of silence after which a machine may be another, which boots
 
 T = TypeVar("T")
@@ -41,10 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     return run(lambda: logs(given.stack, given.run, lines, not given.no_follow))
 
 
-def logs(stack: str, run_id: str | None, lines: int | None, follow: bool) -> int:
+def logs(stack: str, wanted: str | None, lines: int | None, follow: bool) -> int:
     try:
         outputs = outputs_of(stack)
-        run_id = choose_run(outputs, run_id)
+        run_id = patiently(lambda: choose_run(outputs, wanted))
         tail = Tail(outputs, key(run_id, "output.txt"))
         if lines is not None:
             patiently(lambda: tail.start(lines))
@@ -64,7 +64,7 @@ def logs(stack: str, run_id: str | None, lines: int | None, follow: bool) -> int
 
 def stream(outputs: Outputs, run_id: str, tail: Tail) -> Record:
     """Print until the run is over; returns how it stands then."""
-    boot, over, heard = Boot(outputs), False, 0.0
+    boot, over, heard = Boot(outputs), False, 0.0  # when there was last a line, or the question whether it is over
     pour(tail)
     record = patiently(lambda: read_record(outputs, run_id))
     if ending.is_over(record):
@@ -74,7 +74,7 @@ def stream(outputs: Outputs, run_id: str, tail: Tail) -> Record:
         if pour(tail):
             heard, over = time.monotonic(), False
         elif time.monotonic() - heard >= QUIET:
-            record = patiently(lambda: read_record(outputs, run_id))
+            record, heard = patiently(lambda: read_record(outputs, run_id)), time.monotonic()
             if record.active and ending.silence(record.machine) > STILL_BOOTING:
                 patiently(boot.tell)
             # Twice, for outcome.json comes a moment after the machine's last word.

@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 def monitor(stack: str, run_id: str | None, replay: bool, once: bool, svg: Path | None) -> int:
     try:
         outputs = outputs_of(stack)
-        watch = Watch(outputs, choose_run(outputs, run_id))
+        watch = Watch(outputs, patiently(lambda: choose_run(outputs, run_id)))
         view = patiently(watch.look)
         if svg:
             write_svg(view, svg)
@@ -60,13 +60,14 @@ def monitor(stack: str, run_id: str | None, replay: bool, once: bool, svg: Path 
             if not svg:
                 show(view)
             return 0
-        if not sys.stdout.isatty():
+        has_screen = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        if not has_screen:
             view = tell_changes(watch, view)
         elif replay:
             play(replayed(view))
         elif not ending.is_over(view.record):
             view = keep_showing(watch, view)
-        if sys.stdout.isatty():
+        if has_screen:
             show(view)  # stays when the full screen is gone
     except KeyboardInterrupt:
         say("\nno longer watching; the run goes on (`make stop` would end it)")
