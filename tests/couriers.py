@@ -3,8 +3,8 @@
     @together
     def test_something_survives(machine: Machine) -> None: ...
 
-Stories wait far more than they work, so the chosen ones of a file are begun at once, some at a time, each on a machine
-and with a run of its own; a test then waits for its story's end.
+Stories wait far more than they work, so all that are chosen are begun at once, some at a time, each on a machine and
+with a run of its own; a test then waits for its story's end.
 """
 
 import atexit
@@ -44,6 +44,10 @@ def the_cloud() -> Cloud:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     started = stack.enter_context(cloud(folder))
     started.client("s3").create_bucket(Bucket="bucket")
+    toys = {"manifests/toy/manifest.csv": b"clip_id\n", "manifests/toy/manifest.json": b"{}"}
+    toys |= {f"clips/toy/{number:02}/{number}.clip": bytes([number]) * 1000 for number in range(5)}
+    for key, data in toys.items():
+        started.client("s3").put_object(Bucket="bucket", Key=key, Body=data)
     ec2 = started.client("ec2")
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     started.client("autoscaling").create_launch_configuration(
@@ -117,7 +121,8 @@ class Machine:
         variables = os.environ | self.aws.environment() | {
             "AWS_ENDPOINT_URL": self.faulty.url, "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.imds.url,
             "AWS_EC2_METADATA_DISABLED": "false", "OMP_NUM_THREADS": "1", "STACK": self.run_id, "REGION": REGION,
-            "BUCKET": "bucket", "ASG": self.run_id, "INSTANCE": self.instance, "IMAGE": "image@sha256:0", "PYTHONPATH": str(ROOT),
+            "BUCKET": "bucket", "ASG": self.run_id, "INSTANCE": self.instance, "IMAGE": "image@sha256:0",
+            "PYTHONPATH": str(ROOT),
         } | changes  # fmt: skip
         return {name: value for name, value in variables.items() if value}
 
@@ -183,10 +188,6 @@ def new_machine(name: str, folder: Path, *, size: int = 1) -> Iterator[Machine]:
     with proxy(aws.url) as faulty, metadata({"instance-type": "g4dn.xlarge", "instance-life-cycle": "spot"}) as imds:
         made = Machine(aws, faulty, imds, folder, run_id, group["Instances"][0]["InstanceId"])
         made.put(f"runs/{run_id}/config.yaml", "{}")
-        made.put("manifests/toy/manifest.csv", "clip_id\n")
-        made.put("manifests/toy/manifest.json", "{}")
-        for number in range(5):
-            made.put(f"clips/toy/{number:02}/{number}.clip", bytes([number]) * 1000)
         try:
             yield made
         finally:
@@ -215,12 +216,16 @@ def together(story: Callable[..., Any]) -> Callable[..., None]:
     return test
 
 
-@pytest.fixture(scope="module")
-def begun(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Any]]]:
-    """The stories of this file, by the tests' ids."""
+@pytest.fixture
+def begun(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[Any]]:
+    """All chosen stories of the session, by their tests' ids; the first who asks begins them."""
+    if not hasattr(request.session, "stories"):
+        request.session.stories = _begin(request.session.items, tmp_path_factory.mktemp("machines"))  # type: ignore[attr-defined]
+    stories: dict[str, Future[Any]] = request.session.stories  # type: ignore[attr-defined]
+    return stories
 
-    folder = tmp_path_factory.mktemp("machines")
 
+def _begin(items: list[Any], folder: Path) -> dict[str, Future[Any]]:
     def tell(number: int, item: Any) -> Any:
         (folder / str(number)).mkdir()
         with new_machine(item.nodeid, folder / str(number)) as made:
@@ -228,10 +233,11 @@ def begun(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             return item.function.story(made, **parameters)
 
     the_cloud()
-    chosen = [i for i in request.session.items if i.module is request.module and hasattr(i.function, "story")]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {item.nodeid: pool.submit(tell, number, item) for number, item in enumerate(chosen)}
-        pool.shutdown(cancel_futures=True)
+    chosen = [item for item in items if hasattr(item.function, "story")]
+    pool = ThreadPoolExecutor(AT_ONCE)
+    begun = {item.nodeid: pool.submit(tell, number, item) for number, item in enumerate(chosen)}
+    atexit.register(pool.shutdown, wait=False, cancel_futures=True)
+    return begun
 
 
 def lines_of(text: str, word: str = "line") -> list[int]:

@@ -208,7 +208,7 @@ def test_of_two_processes_under_torchrun_each_is_asked_and_each_end_is_understoo
 
 @together
 def test_the_deadline_stops_a_run_and_keeps_what_it_has(machine: Machine) -> None:
-    machine.ask_for("lines=1000", deadline=(datetime.now(UTC) + timedelta(seconds=5)).isoformat())
+    machine.ask_for("lines=1000", deadline=(datetime.now(UTC) + timedelta(seconds=20)).isoformat())
     outcome = machine.ends(machine.start())
     assert outcome["outcome"] == "stopped"
     assert outcome["reason"].startswith("the deadline has come")

@@ -9,11 +9,19 @@ import os
 import re
 import threading
 import time
+from concurrent.futures import Future, wait
 from pathlib import Path
 
-from couriers import Machine, lines_of, machine
+import pytest
+from couriers import Machine, begun, lines_of, machine
 
-__all__ = ["machine"]  # a fixture
+__all__ = ["begun", "machine"]  # fixtures
+
+
+@pytest.fixture
+def alone(begun: dict[str, Future[None]]) -> None:
+    """Nothing else is going on: the other tests' stories are over."""
+    wait(begun.values())
 
 
 def test_a_checkpoint_is_uploaded_once_and_named_only_when_it_is_there(machine: Machine) -> None:
@@ -32,6 +40,7 @@ def test_a_checkpoint_is_uploaded_once_and_named_only_when_it_is_there(machine: 
     assert hashlib.sha256(machine.get("checkpoints/" + named[0]["file"]) or b"").hexdigest() == named[0]["sha256"]
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_line_is_in_s3_within_five_seconds_and_the_courier_costs_little(machine: Machine) -> None:
     machine.ask_for("lines=150", "per_second=10")
     process = machine.start()

@@ -110,6 +110,9 @@ class Team:
         if duty.mirror is not None:
             if duty.leads == self.leads:
                 return
+            # A leader that has ended the run takes the note away before it leaves: then there is nothing to lead.
+            duty.look_at_note()
+            duty.check()
             duty.mirror.finish()
         duty.leads = self.leads
         if duty.leads:
