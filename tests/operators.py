@@ -198,12 +198,15 @@ class Desk:
 class Office:
     aws: Cloud
     seen: Calls
+    earlier: Desk | None = None
 
     def desk(self, monkeypatch: pytest.MonkeyPatch, folder: Path, **more: Any) -> Desk:
         """A stack of its own with manifest and clips, and this process as its operator's; `more` are outputs."""
         stack = f"t{next(NUMBERS)}"
         desk = Desk(self.aws, self.seen, replace(outputs_for(stack), **more), folder)
-        self.clear()
+        if self.earlier:
+            self.earlier.set_capacity(0)  # its machines are none of ours, and `status` would say so
+        self.earlier = desk
         make_stack(self.aws, desk.outputs)
         for key in ("manifests/all/manifest.csv", "manifests/all/manifest.json", "clips/all/a.npz"):
             desk.put(key, b"x")
@@ -218,13 +221,6 @@ class Office:
         self.seen.answers |= {"pricing:GetProducts": list_price, "ec2:DescribeSpotPriceHistory": spot_history}
         desk.listen()
         return desk
-
-    def clear(self) -> None:
-        """End the machines of earlier desks."""
-        groups = client(self.aws, "autoscaling")
-        for group in groups.describe_auto_scaling_groups()["AutoScalingGroups"]:
-            if group["DesiredCapacity"]:
-                groups.set_desired_capacity(AutoScalingGroupName=group["AutoScalingGroupName"], DesiredCapacity=0)
 
 
 def outputs_for(stack: str) -> Outputs:

@@ -365,11 +365,11 @@ def test_clean_without_a_machine_or_without_anything_on_it_has_nothing_to_do(des
     assert desk.do("clean") == (0, "", "no machine of the stack holds anything of an ended run\n")
 
 
-@pytest.mark.parametrize("text", ["$(touch pwned)", "a b", "a\nb", "../../x", "-rf", "A", "é", "'; ls"])
 @pytest.mark.parametrize("verb", ["stop", "clean", "resume"])
-def test_no_text_but_a_run_id_gets_to_a_machine(desk: Desk, verb: str, text: str) -> None:
-    code, _, err = desk.do(verb, f"--run={text}")
-    assert code == 2
-    assert "is no run: 3 to 63 of a-z, 0-9 and -" in err
-    assert err.count("\n") == 1
+def test_no_text_but_a_run_id_gets_to_a_machine(desk: Desk, verb: str) -> None:
+    for text in ("$(touch pwned)", "a b", "a\nb", "../../x", "-rf", "A", "é", "'; ls"):
+        code, _, err = desk.do(verb, f"--run={text}")
+        assert code == 2
+        assert "is no run: 3 to 63 of a-z, 0-9 and -" in err
+        assert err.count("\n") == 1
     assert not desk.seen.of("ssm:SendCommand")

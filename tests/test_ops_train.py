@@ -271,7 +271,6 @@ def test_a_start_that_fails_is_undone(desk: Desk, hasty: None, place: str, kind:
     # Of a request that was written remains a run that says why it never began.
     for run_id in desk.runs():
         assert desk.tree(f"runs/{run_id}/outcome.json")["reason"].startswith("no machine was started: ")
-    assert begun(desk)
 
 
 @pytest.mark.parametrize("kind", ["throttle", "503", "drop", "cut"])
