@@ -6,8 +6,12 @@ Run: pytest tests/test_image_make.py
 
 import json
 import os
+import pty
 import re
 import signal
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -191,6 +195,25 @@ def test_ctrl_c_ends_the_build_and_leaves_no_container(shop):
     assert "run the same command again" in err
     wait_until(lambda: not running(), "the build has ended", 60)
     assert not shop.asked()
+
+
+def test_on_a_terminal_there_are_bars_and_pulumi_is_left_to_ask(shop):
+    (shop.folder / "docker" / "Dockerfile").write_text(SMALL)
+    ours, theirs = pty.openpty()
+    line = [sys.executable, "-m", "infra.ops.image"]
+    process = subprocess.Popen(
+        line, cwd=shop.folder, env=shop.environment() | {"TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # which is how a terminal ends
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert process.wait(60) == 0, shown.decode()
+    assert shop.asked()[-1] == ["up"]
+    assert "━" in shown.decode()
+    assert "COPY trainer trainer" in shown.decode()
 
 
 # What needs no engine.

@@ -30,8 +30,11 @@ def connect() -> Any:
 
     try:
         # The SDK itself knows DOCKER_HOST only; Docker Desktop and others say in a context where they listen.
-        host = None if os.environ.get("DOCKER_HOST") else ContextAPI.get_current_context().Host
-        client = docker.DockerClient(base_url=host, timeout=PATIENCE) if host else docker.from_env(timeout=PATIENCE)
+        chosen = None if os.environ.get("DOCKER_HOST") else ContextAPI.get_current_context()
+        if chosen and chosen.Host:
+            client = docker.DockerClient(base_url=chosen.Host, timeout=PATIENCE)
+        else:
+            client = docker.from_env(timeout=PATIENCE)
         client.ping()
     except (docker.errors.DockerException, OSError) as error:
         raise UserError(
