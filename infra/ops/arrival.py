@@ -13,6 +13,7 @@ from infra.ops import agent, door, fleet, record
 from infra.ops.command import Line, print_json, say, uninterrupted
 from infra.ops.errors import EXIT_INTERRUPTED
 from infra.ops.launch import Terms, as_tree, wake
+from infra.ops.prices import TO_SAVE
 from infra.outputs import Outputs
 
 LOOK_EVERY = 5.0  # seconds
@@ -102,7 +103,7 @@ class Arrival:
         now = datetime.now(UTC)
         self.since, self.deadline = now, min(self.deadline, self.terms.deadline(now))
         request = record.read_json(self.outputs, name) or {}
-        told = {**self.terms.request(now), "deadline": self.deadline.isoformat()}
+        told = {**self.terms.request(now), "deadline": (self.deadline - TO_SAVE).isoformat()}
         record.write_json(self.outputs, name, {**request, **told})
         fleet.set_deadline(self.outputs, self.deadline)
         fleet.set_market(self.outputs, self.terms.market)

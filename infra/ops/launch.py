@@ -16,7 +16,7 @@ from infra.ops.errors import UserError
 from infra.ops.prices import Terms
 from infra.outputs import Outputs
 
-SHORTEST_HOURS = 0.25  # of a run: a machine takes ten minutes until it trains
+SHORTEST_HOURS = 0.5  # of a run: a machine takes ten minutes until it trains, and ten are kept for saving
 
 
 def add_options(made: argparse.ArgumentParser) -> None:
@@ -73,7 +73,7 @@ def settle(
         if first.hours < SHORTEST_HOURS:
             raise UserError(
                 f"${dollars - spent:.2f} are {first.hours * 60:.0f} minutes of {first.nodes} x ${first.price:.2f} an "
-                f"hour ({first.market}), and a machine takes ten until it trains; allow more with CAP= or HOURS="
+                f"hour ({first.market}), and starting and saving take twenty; allow more with CAP= or HOURS="
             )
     return terms, group
 
@@ -131,6 +131,7 @@ def as_tree(run_id: str, terms: Terms) -> dict[str, Any]:
         "market": terms.market,
         "types": list(dict.fromkeys(offer.type for offer in terms.offers)),
         **terms.request(datetime.now(UTC)),
+        "deadline": terms.deadline(datetime.now(UTC)).isoformat(),
         "hours": round(terms.hours, 2),
         "most_dollars": round(terms.most, 2),
         "spent_dollars": round(terms.spent, 2),

@@ -14,6 +14,7 @@ from infra.ops.door import client
 from infra.ops.errors import UserError
 
 PRICE_LIST_REGION = "us-east-1"
+TO_SAVE = timedelta(minutes=10)  # before AWS takes its machine a run ends by itself, saves and uploads
 # Dollars an hour of Linux machines in us-east-1, August 2026 (https://aws.amazon.com/ec2/pricing/on-demand/).
 TABLE_DATE = "us-east-1, August 2026"
 TABLE = {
@@ -114,13 +115,14 @@ class Terms:
         return cost_of(self.hours, self.price, self.nodes)
 
     def deadline(self, now: datetime) -> datetime:
+        """When AWS takes the machines away; the run itself ends earlier by what it needs to save."""
         return deadline(now, self.limit, self.cap - self.spent, self.price, self.nodes)
 
     def request(self, now: datetime) -> dict[str, Any]:
         """What of them stands in the run's request (infra/box/request.py)."""
         return {
             "nodes": self.nodes,
-            "deadline": self.deadline(now).isoformat(),
+            "deadline": (self.deadline(now) - TO_SAVE).isoformat(),
             "cap_dollars": self.cap,
             "price_per_hour": self.price,
         }
