@@ -9,7 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.charts import HEIGHT, WIDTH, Line, bar, difference, line_chart, reliability, smooth, thin, ticks, whisker
+from trainer.charts import (
+    HEIGHT,
+    WIDTH,
+    Line,
+    bar,
+    difference,
+    line_chart,
+    profile,
+    reliability,
+    smooth,
+    thin,
+    ticks,
+    whisker,
+)
 
 # Neighbours on a busy machine make single examples slow; that is no failure.
 unhurried = settings(deadline=None)
@@ -152,3 +165,14 @@ def test_thinning_keeps_the_ends_and_bounds_the_number(count: int, most: int) ->
     assert kept[-1] == points[-1]
     assert len(kept) <= most + 1
     assert kept == sorted(set(kept))
+
+
+def test_a_profile_is_as_high_as_its_shares_and_open_where_there_are_none() -> None:
+    drawn = profile([(0.0, 0.25), (2.0, 1.0), (2.0, math.nan), (3.0, 0.5), (4.0, 0.5)], 4.0)
+    areas = re.findall(r'class="area" d="([^"]+)"', drawn)
+    assert areas == ["M0 10L0 7.5L50 0L50 10Z", "M75 10L75 5L100 5L100 10Z"]
+    assert re.findall(r'class="profile" d="([^"]+)"', drawn) == ["M0 7.5L50 0", "M75 5L100 5"]
+
+
+def test_a_lonely_point_of_a_profile_can_be_seen() -> None:
+    assert 'd="M49 10L49 2L51 2L51 10Z"' in profile([(2.0, 0.8)], 4.0)

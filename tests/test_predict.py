@@ -45,7 +45,7 @@ def predict(model, out, *videos):
     return main(["predict", *map(str, videos), "--model", str(model), "--out", str(out), "--stride", "0.3"])
 
 
-def test_a_video_gives_json_plot_and_annotated_video(model, video, tmp_path, capsys):
+def test_a_video_gives_json_plot_annotated_video_and_a_page_that_plays_it(model, video, tmp_path, capsys):
     assert predict(model, tmp_path, video) == 0
     said = capsys.readouterr()
     assert "on average over" in said.out
@@ -58,8 +58,14 @@ def test_a_video_gives_json_plot_and_annotated_video(model, video, tmp_path, cap
     for window in [*result["windows"], {"probabilities": result["overall"]}]:
         assert sum(window["probabilities"].values()) == pytest.approx(1, abs=1e-3)
     assert (tmp_path / f"{video.stem}.png").stat().st_size > 5000
+    page = (tmp_path / f"{video.stem}.html").read_text()
+    assert f'src="{video.stem}.mp4"' in page
+    assert "This model learned from drawn faces." in page
+    assert all(f'<th scope="row">{moment:.1f}</th>' in page for moment in moments)
     with av.open(str(tmp_path / f"{video.stem}.mp4")) as drawn:
         assert sum(1 for _ in drawn.decode(video=0)) == sum(1 for _ in read_frames(video))
+        stream = drawn.streams.video[0]
+        assert result["size"] == [stream.width, stream.height]
 
 
 def test_the_same_video_gives_the_same_prediction(model, video, tmp_path):

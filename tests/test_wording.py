@@ -64,6 +64,16 @@ def plain(text: str) -> str:
         (wording.model({"arch": "single_frame"}), "single-frame ResNet-18"),
         (wording.model({"arch": "r3d18", "depth": 50, "se_ratio": 0.06}), "R3D-18"),
         (wording.people({"clips": 672, "actors": 1}), "672 videos of 1 actor"),
+        (wording.money(None), "no rented machine is known of"),
+        (
+            wording.money({"type": "g5.xlarge", "market": "on-demand", "dollars": 12.5, "price_per_hour": 1.006}),
+            "$12.50: g5.xlarge, on-demand, at $1.01 an hour",
+        ),
+        (
+            wording.score({"uar": 0.5, "uar_sd": 0.02, "uar_interval": [0.4, 0.6]}, "uar"),
+            "50.0 % ± 2.0\n40.0 to 60.0 %",
+        ),
+        (wording.score({"macro_f1": 0.5, "macro_f1_sd": None}, "macro_f1"), "50.0 %"),
     ],
 )
 def test_figures_read_as_people_write_them(made: str, expected: str) -> None:
