@@ -1,10 +1,13 @@
 """Half precision goes where float32 goes; an overflow costs one step. Run: pytest tests/test_precision.py"""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from manifests.errors import UserError
+from trainer.learner import PARTS, Learner
 from trainer.losses import video_loss
 from trainer.networks import create_model
 from trainer.optimizer import create_optimizer, parameter_groups
@@ -105,7 +108,21 @@ def test_what_the_scaler_has_learned_survives_a_checkpoint():
     assert second.get_scale() == scaler.get_scale() < precision("fp16", CPU)[1].get_scale()
 
 
-@pytest.mark.parametrize("name", ["none", "bf16"])
+@pytest.mark.parametrize(("has_bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+@pytest.mark.filterwarnings("ignore:torch.cuda.amp.GradScaler is enabled")
+def test_auto_is_what_the_gpu_can_do(monkeypatch, has_bf16, dtype):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bf16)
+    assert precision("auto", torch.device("cuda"))[0].args[1] == dtype
+
+
+def test_a_run_that_scaled_nothing_goes_on_where_a_scale_is_needed():
+    parts = {name: SimpleNamespace(load_state_dict=lambda state: None) for name in PARTS[:-1]}
+    scaler = precision("fp16", CPU)[1]
+    Learner.load_state(SimpleNamespace(**parts, scaler=scaler), {name: {} for name in PARTS})
+    assert scaler.get_scale() == precision("fp16", CPU)[1].get_scale()
+
+
+@pytest.mark.parametrize("name", ["none", "bf16", "auto"])
 def test_without_fp16_nothing_is_scaled(name):
     _, scaler = precision(name, CPU)
     loss = torch.tensor(2.0)
@@ -119,5 +136,5 @@ def test_a_gpu_that_only_imitates_bf16_is_told_so():
     if torch.cuda.is_bf16_supported(including_emulation=False):
         precision("bf16", device)
     else:
-        with pytest.raises(UserError, match=r"has no bfloat16 .*; say optim\.amp=fp16"):
+        with pytest.raises(UserError, match=r"has no bfloat16 .*; say optim\.amp=auto"):
             precision("bf16", device)

@@ -116,7 +116,9 @@ class OptimSettings(Settings):
     patience: int | None = Field(
         None, ge=1, description="end after so many epochs without a better validation UAR and test the best; null: last"
     )
-    amp: Literal["none", "bf16", "fp16"] = Field("none", description="mixed precision; fp16 scales the loss")
+    amp: Literal["none", "bf16", "fp16", "auto"] = Field(
+        "none", description="mixed precision; fp16 scales the loss, auto is bf16 on GPUs that have it, fp16 on others"
+    )
     compile: bool = Field(False, description="torch.compile: a minute or more at the start, faster steps after")
 
 

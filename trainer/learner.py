@@ -53,7 +53,9 @@ class Learner:
 
     def load_state(self, state: dict[str, Any]) -> None:
         for name in PARTS:
-            getattr(self, name).load_state_dict(state[name])
+            # A run that computed in bf16 so far has no scale for a GPU that needs one: it begins with the usual.
+            if name != "scaler" or state[name]:
+                getattr(self, name).load_state_dict(state[name])
 
 
 def create_learner(

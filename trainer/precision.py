@@ -12,20 +12,24 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from manifests.errors import UserError
 
+Amp = Literal["none", "bf16", "fp16", "auto"]
 DTYPES = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def precision(
-    name: Literal["none", "bf16", "fp16"], device: torch.device
-) -> tuple[Callable[[], AbstractContextManager[Any]], GradScaler]:
+def precision(name: Amp, device: torch.device) -> tuple[Callable[[], AbstractContextManager[Any]], GradScaler]:
     """(a maker of autocast contexts for forward passes, the scaler of the loss, which does nothing but for fp16).
 
-    With fp16 a step whose gradients overflow is skipped and the scale is halved. Raises UserError for a GPU that can
-    only imitate bf16, slower than float32.
+    "auto" is bf16 on a GPU that has it, fp16 on another one, and nothing on a CPU. With fp16 a step whose gradients
+    overflow is skipped and the scale is halved. Raises UserError for a GPU that can only imitate bf16, slower than
+    float32.
     """
-    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+    on_gpu = device.type == "cuda"
+    has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    if name == "auto":
+        name = "bf16" if has_bf16 else "fp16" if on_gpu else "none"
+    if name == "bf16" and on_gpu and not has_bf16:
         raise UserError(
-            f"{torch.cuda.get_device_name(device)} has no bfloat16 (GPUs before Ampere have not); say optim.amp=fp16"
+            f"{torch.cuda.get_device_name(device)} has no bfloat16 (GPUs before Ampere have not); say optim.amp=auto"
         )
     scaler = GradScaler(device.type, enabled=name == "fp16")
     if name == "bf16" and device.type == "cpu":
