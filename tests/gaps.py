@@ -28,6 +28,7 @@ plain_version = LaunchTemplate.create_version
 plain_budget = BudgetsResponse.create_budget
 plain_prices = SpotInstances.describe_spot_price_history
 plain_user_data = LaunchTemplateVersion.user_data
+plain_policy = FakeScalingPolicy.__init__
 plain_permission = FakeBucket.get_permission
 
 
@@ -45,7 +46,7 @@ def repair(quotas: Path) -> None:
     BudgetsResponse.create_budget = create_budget  # type: ignore[method-assign]
     BudgetsResponse.list_tags_for_resource = tags_of_budget  # type: ignore[attr-defined]
     LaunchTemplate.create_version = create_version  # type: ignore[method-assign]
-    FakeScalingPolicy.enabled = True  # type: ignore[attr-defined]  # moto does not tell whether a policy is
+    FakeScalingPolicy.__init__ = make_policy  # type: ignore[method-assign]
 
 
 def _know_quotas(path: Path) -> None:
@@ -137,6 +138,13 @@ def create_version(self: Any, data: dict[str, Any], description: str) -> Any:
     rows = [row for row in data.get("TagSpecifications", []) if row["ResourceType"] != "launch-template"]
     plain = {key: value for key, value in data.items() if key != "TagSpecifications"}
     return plain_version(self, plain | ({"TagSpecifications": rows} if rows else {}), description)
+
+
+def make_policy(self: Any, *arguments: Any, **given: Any) -> None:
+    """moto does not tell that a policy is enabled, and tells of parts that it has not."""
+    plain_policy(self, *arguments, **given)
+    self.enabled, self.cooldown = True, given.get("cooldown")
+    self.predictive_scaling_configuration = given.get("predictive_scaling_configuration") or None
 
 
 def publish_image(name: str, parameter: str, region: str) -> None:
