@@ -68,9 +68,7 @@ def answer(outputs: Outputs, instance: str, command: str) -> Answer | None:
     return Answer(instance, found["Status"], found.get("ResponseCode", -1), *said)
 
 
-def tell(
-    outputs: Outputs, document: str, instance: str, *, patience: float = PATIENCE, **parameters: str
-) -> Answer:
+def tell(outputs: Outputs, document: str, instance: str, *, patience: float = PATIENCE, **parameters: str) -> Answer:
     """Run one of the stack's documents on one machine and wait for its end, so many seconds at most.
 
     Raises UserError if the machine takes no commands, or does not answer.
@@ -82,6 +80,4 @@ def tell(
         pause = min(1.5 * pause, LONGEST_PAUSE)
         if (ended := answer(outputs, instance, command)) is not None:
             return ended
-    raise UserError(
-        f"machine {instance} has not answered {document} for {patience:.0f} s; `make status` tells"
-    )
+    raise UserError(f"machine {instance} has not answered {document} for {patience:.0f} s; `make status` tells")
