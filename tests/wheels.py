@@ -26,17 +26,17 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).parents[1]
-HOST = "wheels.test"
 LOCK = dict(re.findall(r"^([a-z0-9.-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.M))
 
 
 @dataclass(frozen=True)
 class Index:
+    host: str  # tells the two apart, or a builder would take one's layers for the other's
     url: str
 
     @property
     def arguments(self) -> dict[str, str]:
-        return {"PIP_INDEX_URL": f"http://{HOST}/simple", "PIP_TRUSTED_HOST": HOST, "HTTP_PROXY": self.url}
+        return {"PIP_INDEX_URL": f"http://{self.host}/simple", "PIP_TRUSTED_HOST": self.host, "HTTP_PROXY": self.url}
 
 
 def plain(name: str) -> str:
@@ -92,7 +92,7 @@ def local_index() -> Iterator[Index]:
     def file(name: str) -> Any:
         return on_disk(plain(name.split("-")[0]))[name].open("rb")
 
-    with _serving(project, file) as index:
+    with _serving("wheels.test", project, file) as index:
         yield index
 
 
@@ -101,7 +101,7 @@ def empty_index() -> Iterator[Index]:
     def project(name: str) -> list[str] | str:
         return [f"{name.replace('-', '_')}-{LOCK[name]}-py3-none-any.whl"]
 
-    with _serving(project, lambda name: io.BytesIO(empty_wheel(*name.split("-")[:2]))) as index:
+    with _serving("empty.test", project, lambda name: io.BytesIO(empty_wheel(*name.split("-")[:2]))) as index:
         yield index
 
 
@@ -120,7 +120,7 @@ def empty_wheel(name: str, version: str) -> bytes:
 
 
 @contextmanager
-def _serving(project: Callable[[str], list[str] | str], file: Callable[[str], Any]) -> Iterator[Index]:
+def _serving(host: str, project: Callable[[str], list[str] | str], file: Callable[[str], Any]) -> Iterator[Index]:
     """`project` tells a project's files, or the URL of the page that does; `file` opens one."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -149,7 +149,7 @@ def _serving(project: Callable[[str], list[str] | str], file: Callable[[str], An
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:
-        yield Index(f"http://127.0.0.1:{server.server_port}")
+        yield Index(host, f"http://127.0.0.1:{server.server_port}")
     finally:
         server.shutdown()
         server.server_close()
