@@ -18,7 +18,7 @@ import pytest
 from cloud import REGION
 from couriers import Machine, begun, lines_of, machine, together
 
-from infra.box import courier
+from infra.box import tending
 from infra.box.child import Step
 from infra.box.duty import Duty
 from infra.box.station import Station
@@ -94,16 +94,16 @@ def test_a_full_disk_ends_the_run_with_that_reason_and_keeps_the_checkpoint_befo
 
 @together
 def test_bringing_outlives_an_s3_that_cuts_every_transfer(machine: Machine) -> None:
-    machine.ask_for("lines=5")
+    machine.ask_for("lines=5", clips=f"clips/{machine.run_id}/")
     big = os.urandom(3_000_000)
-    machine.put("clips/toy/big.clip", big)
-    machine.faulty.mode, machine.faulty.only = "cut", "/clips/toy/"
+    machine.put(f"clips/{machine.run_id}/big.clip", big)
+    machine.faulty.mode, machine.faulty.only = "cut", f"/clips/{machine.run_id}/"
     process = machine.start()
-    machine.wait_until(lambda: machine.faulty.refused > 9, "some files were cut more than once")
+    machine.wait_until(lambda: machine.faulty.refused > 2, "it was cut more than once")
     assert process.poll() is None
     machine.faulty.mode = "pass"
     assert machine.ends(process)["outcome"] == "finished"
-    assert (machine.folder / "scratch/clips/toy/big.clip").read_bytes() == big
+    assert (machine.folder / f"scratch/clips/{machine.run_id}/big.clip").read_bytes() == big
 
 
 @together
@@ -233,7 +233,7 @@ def test_a_trainer_that_says_nothing_and_hears_nothing_is_killed(
 ) -> None:
     for name, value in (machine.aws.environment() | {"AWS_ENDPOINT_URL": machine.faulty.url}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(courier, "SECONDS_TO_SAVE", 1.0)
+    monkeypatch.setattr(tending, "SECONDS_TO_SAVE", 1.0)
     station = Station(
         open_bucket("bucket", REGION), machine.folder, machine.run_id, REGION, machine.run_id, machine.instance, ""
     )
@@ -241,7 +241,7 @@ def test_a_trainer_that_says_nothing_and_hears_nothing_is_killed(
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
     began = time.monotonic()
     step = Step("training", "the trainer", [sys.executable, "-c", deaf], is_trainer=True)
-    outcome = courier.tend(duty, step, stall_minutes=0.03)
+    outcome = tending.tend(duty, step, stall_minutes=0.03)
     assert time.monotonic() - began < 20
     assert (outcome["outcome"], outcome["exit_code"]) == ("failed", -signal.SIGKILL)
     assert outcome["reason"].startswith("the trainer gave no sign of life for 0.03 minutes; the trainer did not save")

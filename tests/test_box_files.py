@@ -9,7 +9,9 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,10 +21,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.box.child import Cause, command_line, outcome_of, reason_of
+from infra.box.inputs import Missing
 from infra.box.meter import dollars, dollars_at_finish, parse_gpus, parse_memory
 from infra.box.mirror import Mirror, pause, worth_bringing
 from infra.box.request import PARSERS, WrongRequest, read_request
+from infra.box.shards import Shards
 from infra.box.spot import Metadata
+from infra.box.team import MINUTES_TO_RECOVER, Round, Team
 from infra.box.transfer import (
     Bucket,
     Damaged,
@@ -83,6 +88,9 @@ def test_a_request_is_read_as_it_is_documented() -> None:
         ({"deadline": "2026-01-31T18:00:00"}, "the request's deadline is a time with its zone"),
         ({"price_per_hour": 0}, "the request's price_per_hour is a number above zero"),
         ({"cap": 3}, "the request has unknown fields: cap;"),
+        ({"task": "train"}, "the request's task is one of fit, manifest, prepare"),
+        ({"nodes": 0}, "the request's nodes is a number from 1 to 16"),
+        ({"data": "data"}, "the request's data is a prefix"),
     ],
 )
 def test_a_wrong_field_is_named_in_one_sentence(change: dict[str, Any], sentence: str) -> None:
@@ -90,6 +98,72 @@ def test_a_wrong_field_is_named_in_one_sentence(change: dict[str, Any], sentence
         read_request(json.dumps(GOOD | change))
     assert str(told.value).startswith(sentence)
     assert "\n" not in str(told.value)
+
+
+def test_each_task_needs_what_it_works_on_and_no_more() -> None:
+    bare = {key: value for key, value in GOOD.items() if key not in ("config", "clips", "settings", "processes")}
+    made = read_request(json.dumps(bare | {"task": "manifest"}))
+    assert (made.keys, made.data, made.nodes) == ([], "data/", 1)
+    prepared = read_request(json.dumps(bare | {"task": "prepare", "clips": "clips/all/"}))
+    assert prepared.keys == ["manifests/all/manifest.csv", "manifests/all/manifest.json"]
+    with pytest.raises(WrongRequest, match="the request lacks clips"):
+        read_request(json.dumps(bare | {"task": "prepare"}))
+    with pytest.raises(WrongRequest, match="the request lacks config, clips"):
+        read_request(json.dumps(bare))
+
+
+def team_of(*members: str) -> Team:
+    """The team as the first of these machines sees it."""
+    duty = SimpleNamespace(run_id="run", station=SimpleNamespace(instance=members[0], region=REGION))
+    made = Team(duty, len(members))  # type: ignore[arg-type]
+    made.members = {member: f"10.0.0.{number}" for number, member in enumerate(members)}
+    return made
+
+
+def test_a_round_ends_for_its_leader_when_a_member_is_gone_or_has_left_it() -> None:
+    team, now = team_of("a", "b"), Round(3, False, ("a", "b"))
+    team.round, team.words = now, {"b": {"left": 2, "ready": True, "why": ""}}
+    assert not team.is_over(now)
+    team.words = {"b": {"left": 3, "ready": False, "why": "on b the trainer was killed by SIGKILL"}}
+    assert team.is_over(now)
+    assert team.complaints() == ["on b the trainer was killed by SIGKILL"]
+    team.words, team.members = {}, {"a": "10.0.0.1", "c": "10.0.0.3"}
+    assert team.is_over(now)
+
+
+def test_a_round_ends_for_a_follower_when_the_leader_says_so() -> None:
+    team, now = team_of("b", "a"), Round(3, False, ("a", "b"))
+    team.members = {"a": "10.0.0.1"}  # the leader decides what that means
+    team.round = now
+    assert not team.is_over(now)
+    team.round = replace(now, over=True)
+    assert team.is_over(now)
+    team.round = Round(4, False, ("a", "c"))
+    assert team.is_over(now)
+
+
+def test_a_machine_that_fails_for_minutes_before_it_is_ready_ends_the_run_with_its_reason() -> None:
+    team, why = team_of("a", "b"), "b cannot take part: no GPU"
+    team.words = {"b": {"left": 0, "ready": False, "why": why}}
+    unfit: dict[str, tuple[float, str]] = {}
+    team._lose_patience(unfit)  # may yet be started again and do
+    unfit["b"] = (unfit["b"][0] - 60 * MINUTES_TO_RECOVER, why)
+    with pytest.raises(Missing, match=why):
+        team._lose_patience(unfit)
+    team.words["b"]["ready"] = True
+    team._lose_patience(unfit)
+    assert not unfit
+
+
+def test_of_the_wanted_shards_those_are_kept_that_fit_and_all_that_are_in_use(tmp_path: Path) -> None:
+    wanted = tmp_path / "wanted.json"
+    known = [Remote(f"clips/x/{name}.tar", 10, "", 0) for name in "abcd"]
+    shards = Shards(None, known, tmp_path, wanted, 20, lambda: None)  # type: ignore[arg-type]
+    assert shards.to_keep() is None
+    wanted.write_text(json.dumps({"in_use": 1, "shards": ["c.tar", "a.tar", "d.tar"]}))
+    assert shards.to_keep() == ["c.tar", "a.tar"]
+    wanted.write_text(json.dumps({"in_use": 3, "shards": ["d.tar", "c.tar", "b.tar", "a.tar"]}))
+    assert shards.to_keep() == ["d.tar", "c.tar", "b.tar"]
 
 
 ANY_JSON = st.recursive(
