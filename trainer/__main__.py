@@ -113,7 +113,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
 
     predict = add_verb(
-        verbs, "predict", "emotions over time in any video: JSON, plot and annotated video", predict_command
+        verbs,
+        "predict",
+        "emotions over time in any video: JSON, plot, annotated video, and a page that plays it",
+        predict_command,
     )
     predict.add_argument("videos", nargs="+", type=Path, metavar="VIDEO")
     predict.add_argument("--model", type=Path, required=True, help="a run's model.safetensors, .pt2 or .onnx")
