@@ -35,7 +35,7 @@ TINY = (
     "evaluation.flip=false checkpoint_minutes=0.1"
 )
 # Training has to last through a stop and a notice, and courier and verbs look every five seconds.
-TRAINING_SECONDS, TRIAL_EPOCHS = 75.0, 12
+TRAINING_SECONDS, TRIAL_EPOCHS = 60.0, 12
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 PUSHED = {"schemaVersion": 2, "mediaType": DOCKER, "config": {"digest": "sha256:" + "0" * 64}, "layers": []}
 
@@ -71,7 +71,11 @@ class Rehearsal:
             self.read_outputs()
             group = self.group()
             claim(group["DesiredCapacity"] == 0 and not self.live(), "an idle stack has a machine")
-            by = "Pulumi" if self.stage.has_pulumi else "no pulumi here, so the rehearsal's own: " + self.made(said.err)
+            by = (
+                "by the pulumi on the PATH"
+                if self.stage.has_pulumi
+                else "no pulumi here, so the rehearsal's own: " + self.made(said.err)
+            )
             proofs += [f"the stack is there and no machine runs ({by})"]
             refused = self.stage.make("train", YES=1, CONFIG="demo.yaml", fails=True)
             claim("make image" in refused.err, f"train without an image said {refused.last}")
