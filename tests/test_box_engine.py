@@ -73,6 +73,10 @@ class Engine:
         for process in (self.process, self.containerd):
             process.terminate()
             process.wait(30)
+        # What the daemon that was killed had mounted, inner places first.
+        mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for place in sorted((place for place in mounted if place.startswith(str(self.folder))), reverse=True):
+            subprocess.run(["umount", "--lazy", place], capture_output=True)
 
 
 @pytest.fixture(scope="module")
