@@ -1,14 +1,10 @@
 # The front door: `make` prints the verbs. Each is one line; the work is in the Python modules that it names.
 PYTHON ?= python3
 BIN := .venv/bin
-OUT ?= runs/demo
-DATA ?=
-KILLS ?= 50
-NODES ?= 1
 # What is said to the verbs travels by environment, never through a shell line; and it is text: make expands nothing in
 # it, so that not even $(shell ...) means something.
 STACK ?= dev
-SAID := STACK CONFIG SET NODES SPOT CAP HOURS MANIFEST CLIPS NAME WAIT RUN NOW SRC LOCAL ALL PARTIAL OPEN REGIONS WHERE BASE
+SAID := STACK CONFIG SET NODES SPOT CAP HOURS MANIFEST CLIPS NAME WAIT RUN NOW SRC LOCAL ALL PARTIAL OPEN REGIONS WHERE BASE OUT DATA KILLS
 $(foreach name,$(SAID),$(eval override $(name) := $$(value $(name))))
 export $(SAID)
 YES ?=
@@ -24,7 +20,7 @@ help: ## print these verbs
 setup: .venv/ready ## make .venv with everything in it (the other verbs do this by themselves)
 
 demo: .venv/ready ## the whole line on a drawn corpus, or on your videos: make demo DATA=/videos OUT=runs/mine
-	@$(BIN)/python -m trainer demo --out $(OUT) $(if $(DATA),--data "$(DATA)")
+	@$(BIN)/python -m trainer demo $${OUT:+--out "$$OUT"} $${DATA:+--data "$$DATA"}
 
 test: .venv/ready ## all tests, on the CPU, two files at a time
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -33,10 +29,10 @@ bench: .venv/ready ## what manifests, preparing, loading and training cost; a ta
 	@for part in manifests prepare loader train processes; do $(BIN)/python tests/bench_$$part.py || exit 1; done
 
 trials: .venv/ready ## four networks, three seeds, equal budget, on drawn faces: what is claimed and what holds
-	@$(BIN)/python tests/bench_models.py --work $(OUT)
+	@$(BIN)/python tests/bench_models.py $${OUT:+--work "$$OUT"}
 
 drill: .venv/ready ## kill training at random moments and compare with an undisturbed run (KILLS=50, NODES=2)
-	@$(BIN)/python tests/drill.py --kills $(KILLS) --nodes $(NODES)
+	@$(BIN)/python tests/drill.py $${KILLS:+--kills "$$KILLS"} $${NODES:+--nodes "$$NODES"}
 
 rehearse: .venv/ready ## the whole story of a run in AWS, from up to destroy, on this machine and at no cost (root, Linux)
 	@$(BIN)/python tests/rehearse.py
@@ -65,11 +61,9 @@ manifest: .venv/ready ## have a machine verify, name and split the raw videos (N
 prepare: .venv/ready ## have a machine make face clips of a manifest's videos (NAME=all SPOT= CAP= YES=1 DRY=1 FORCE=1)
 	@$(BIN)/python -m infra.ops.prepare $(if $(YES),--yes) $(if $(DRY),--dry-run) $(if $(FORCE),--force)
 
-pipeline: override export OUT := $(if $(filter file,$(origin OUT)),runs,$(value OUT))
 pipeline: .venv/ready ## the whole line, each step unless it is done: data to download (SRC=DIR CONFIG= SET= CAP= YES=1 DRY=1)
 	@$(BIN)/python -m infra.ops.pipeline $(if $(YES),--yes) $(if $(DRY),--dry-run) $(if $(FORCE),--force)
 
-download: override export OUT := $(if $(filter file,$(origin OUT)),runs,$(value OUT))
 download: .venv/ready ## fetch a run that has ended and open its report (RUN= OUT=runs ALL=1 PARTIAL=1 OPEN=0)
 	@$(BIN)/python -m infra.ops.download
 
