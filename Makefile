@@ -23,7 +23,7 @@ demo: .venv/ready ## the whole line on a drawn corpus, or on your videos: make d
 	@$(BIN)/python -m trainer demo $${OUT:+--out "$$OUT"} $${DATA:+--data "$$DATA"}
 
 test: .venv/ready ## all tests, on the CPU, two files at a time
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: .venv/ready ## what manifests, preparing, loading and training cost; a table each
 	@for part in manifests prepare loader train processes; do $(BIN)/python tests/bench_$$part.py || exit 1; done

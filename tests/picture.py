@@ -1,15 +1,20 @@
-"""The README's picture of the report, from the demo's own: the page on a desk, and on a phone in the dark.
+"""The README's pictures, from the demo's own run: its report on a desk and on a phone in the dark, and `make monitor`.
 
-python tests/picture.py runs/demo .github/report.png
+python tests/picture.py runs/demo .github
 """
 
+import json
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from browser import Browser
+from cloud import cloud
 from PIL import Image, ImageDraw, ImageFilter
+from watching import stage
+
+from infra.box import meter
 
 DESK, PHONE = (960, 740), (350, 660)  # CSS pixels
 EDGE = 40
@@ -25,6 +30,22 @@ SEEK = """(card => {
 
 
 def main(demo: Path, target: Path) -> None:
+    photograph_report(demo, target / "report.png")
+    draw_monitor(demo / "slowfast", target / "monitor.svg")
+
+
+def draw_monitor(run: Path, target: Path) -> None:
+    """The run as `make monitor` would show it, had it been in AWS: with this machine, without GPU or price."""
+    parts = {name: json.loads((run / f"{name}.json").read_text()) for name in ("status", "outcome")}
+    parts["machine"] = {"phase": "ended", "dollars": 0.0, "dollars_at_finish": 0.0, **meter.read_machine(Path("/"))}
+    with tempfile.TemporaryDirectory() as folder, cloud(Path(folder) / "aws") as aws, stage(aws, Path(folder)) as desk:
+        written = {"metrics": (run / "metrics.jsonl").read_bytes(), "output": (run / "log.txt").read_bytes()}
+        desk.put_run("2026-01-31-184502-demo", **parts, **written)
+        done = desk.make("monitor", "--svg", str(target.resolve()))
+        assert done.returncode == 0, done.stderr
+
+
+def photograph_report(demo: Path, target: Path) -> None:
     report = demo / "slowfast" / "report.html"
     with tempfile.TemporaryDirectory() as folder, Browser(Path(folder)) as browser:
         browser.open(report, *DESK)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from calls import calls
 from cloud import Cloud, cloud
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from terminal import ALTERNATE_OFF, ALTERNATE_ON, Terminal
 from watching import Stage, forbidden, iso, machine, request, stage, status
@@ -178,6 +178,7 @@ def view(**changes: Any) -> View:
 
 @settings(deadline=None, max_examples=60)
 @given(width=st.integers(1, 250), height=st.integers(1, 90), lines=st.booleans(), known=st.booleans())
+@example(width=1, height=19, lines=False, known=False)
 def test_a_frame_is_as_high_as_asked_and_no_wider(width: int, height: int, lines: bool, known: bool) -> None:
     shown = view() if known else view(status=None, machine=None)
     drawn = frame(shown, width, height, only_lines=lines).plain.split("\n")

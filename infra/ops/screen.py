@@ -161,6 +161,8 @@ def curve(
     values = [y for _, y in good]
     least, greatest = min(values), max(values)
     rows = [Text.assemble((name, "bold"), f" {word(values[-1])}", (f" at step {good[-1][0]:.0f}", "dim"))]
+    if width <= AXIS:  # no room for the curve itself
+        return [*rows, *[Text()] * (height - 1)]
     for number, drawn in enumerate(braille(good, width - AXIS, height - 1)):
         mark = word(greatest) if number == 0 else word(least) if number == height - 2 else ""
         rows.append(Text.assemble((f"{mark:>{AXIS - 1}} ", "dim"), (drawn, colour)))

@@ -12,6 +12,7 @@ active=$(docker ps --filter label=slowfast-emotion=1 --format '{''{.Names}}') ||
 [ -z "$active" ] || refuse "a run is active here ($active); stop it first"
 directory=/scratch/runs/$RUN_ID
 if [ -d "$directory" ]; then
+  sleep 1 # S3 tells times in whole seconds: a file of this very second would look newer than its copy
   aws s3 sync "$directory" "s3://$BUCKET/runs/$RUN_ID" --no-progress
   missing=$(aws s3 sync "$directory" "s3://$BUCKET/runs/$RUN_ID" --dryrun)
   [ -z "$missing" ] || refuse "not everything is in S3, so nothing is removed: $missing"
