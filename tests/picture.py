@@ -47,7 +47,8 @@ def draw_monitor(run: Path, target: Path) -> None:
 
 def photograph_report(demo: Path, target: Path) -> None:
     report = demo / "slowfast" / "report.html"
-    with tempfile.TemporaryDirectory() as folder, Browser(Path(folder)) as browser:
+    # The browser may still write its profile when it is told to end.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, Browser(Path(folder)) as browser:
         browser.open(report, *DESK)
         desk = browser.view()
         browser.open(report, *PHONE, dark=True)
