@@ -177,7 +177,7 @@ def test_ended_amid_a_file_it_goes_on_where_it_stood(here: Stage, faulty: Proxy,
     assert code == (-9 if how is signal.SIGKILL else 130)
     assert "Traceback" not in said
     assert not (folder / "model.safetensors").exists()
-    (here_already,) = parts()
+    here_already = max(parts())  # one that was small may have been cut off too
     faulty.given = 0
     assert start(here, "download").wait(60) == 0
     assert (folder / "model.safetensors").read_bytes() == data

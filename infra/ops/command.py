@@ -111,6 +111,20 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def whole(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Do a call to its end, and only then obey a Ctrl-C: one that is left in the middle may still take effect later."""
+    if threading.current_thread() is not threading.main_thread():
+        return call(*arguments)
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        return call(*arguments)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            raise KeyboardInterrupt
+
+
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 

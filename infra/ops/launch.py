@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infra.ops import agent, fleet, prices, record
-from infra.ops.command import print_json, said, say, uninterrupted
+from infra.ops.command import print_json, said, say, uninterrupted, whole
 from infra.ops.errors import UserError
 from infra.ops.prices import Terms
 from infra.outputs import Outputs
@@ -154,17 +154,18 @@ def begin(
     before = record.read(outputs, outcome)
     done: list[str] = []
     try:
-        record.claim(outputs, run_id, mark)
+        whole(record.claim, outputs, run_id, mark)
         now = datetime.now(UTC)
-        fleet.set_deadline(outputs, terms.deadline(now))
-        fleet.set_market(outputs, terms.market)
+        whole(fleet.set_deadline, outputs, terms.deadline(now))
+        whole(fleet.set_market, outputs, terms.market)
         done.append("request")
-        record.write_json(outputs, record.key(run_id, "request.json"), {**request, **terms.request(now)})
+        asked = {**request, **terms.request(now)}
+        whole(record.write_json, outputs, record.key(run_id, "request.json"), asked)
         if recipe is not None:
-            record.write(outputs, request["config"], recipe)
+            whole(record.write, outputs, request["config"], recipe)
         if group.desired < terms.nodes:
             done.append("capacity")
-            fleet.set_capacity(outputs, terms.nodes)
+            whole(fleet.set_capacity, outputs, terms.nodes)
     except BaseException as error:
         with uninterrupted():
             _undo(outputs, run_id, mark, group, done, before or _never(error))
