@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from pip._internal.models.index import PyPI
+
 ROOT = Path(__file__).parents[1]
 LOCK = dict(re.findall(r"^([a-z0-9.-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.M))
 
@@ -82,9 +84,7 @@ def why_no_torch() -> str | None:
 
 @contextmanager
 def local_index() -> Iterator[Index]:
-    upstream = next(
-        (url for url in settings().get("index-url", []) if url.startswith("http")), "https://pypi.org/simple"
-    )
+    upstream = next((url for url in settings().get("index-url", []) if url.startswith("http")), PyPI.simple_url)
 
     def project(name: str) -> list[str] | str:
         return list(on_disk(name)) or f"{upstream.rstrip('/')}/{name}/"
