@@ -402,6 +402,39 @@ def test_a_run_that_fails_at_once_is_told_with_its_reason(desk: Desk) -> None:
     assert err.splitlines()[-1] == f"run {out.strip()} has failed: the driver does not answer"
 
 
+def test_a_container_that_never_lives_to_speak_is_not_waited_for_until_the_deadline(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrival, "TELL_EVERY", 0.5)
+    desk.seen.answers["ec2:DescribeInstances"] = instances("i-1")
+    desk.online = ["i-1"]
+    words = (
+        '{"Status":"exited","ExitCode":1}\nTraceback (most recent call last):\nImportError: no module of that name\n'
+    )
+    desk.seen.before["ssm:SendCommand"] = lambda _: desk.put(f"runs/{desk.active()}/machine-i-1.txt", words)
+    code, out, err = desk.do("train", "--yes")
+    assert code == 1
+    why = "its container ends as soon as it starts: ImportError: no module of that name"
+    why += "; `make image` builds its image anew"
+    assert err.splitlines()[-1] == f"run {out.strip()} has failed: {why}"
+    assert desk.tree(f"runs/{out.strip()}/outcome.json")["reason"] == why
+    assert desk.is_at_rest()
+
+
+@pytest.mark.parametrize(
+    ("left", "word"),
+    [
+        ('{"Status":"exited","ExitCode":1}\nwarming up\nKeyError: 3\n\n', "KeyError: 3"),
+        ('{"Status":"created","ExitCode":128,"Error":"no driver"}\n', "no driver"),
+        ('{"Status":"exited","ExitCode":139,"Error":""}\n', "exit code 139, without a word"),
+        ("Error: No such object: slowfast-r50\n", "Error: No such object: slowfast-r50"),
+        ("", "without a word"),
+    ],
+)
+def test_the_last_word_of_a_container_is_its_own_or_dockers(left: str, word: str) -> None:
+    assert arrival.last_word(left) == word
+
+
 def test_ctrl_c_while_waiting_leaves_the_run_to_its_machine(desk: Desk) -> None:
     coming(desk, lambda: None, lambda: os.kill(os.getpid(), signal.SIGINT))
     code, out, err = desk.do("train", "--yes")

@@ -4,6 +4,7 @@ The machine starts its run by itself, so whoever waits here may leave at any tim
 """
 
 import argparse
+import json
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from infra.outputs import Outputs
 LOOK_EVERY = 5.0  # seconds
 TELL_EVERY = 20.0  # seconds between two questions to a machine whether it is ready
 SPOT_REFUSALS = 3  # failed attempts after which the run goes on demand, where the stack allows it
+ENDS = 3  # of a container that never spoke, after which it is not waited for any more; its unit starts it again
 ON_THE_WAY = ("waiting", "starting", "bringing")  # phases of machine.json before the run's own work
 LEAVING = ("handing in", "ended")
 WORDS = {
@@ -39,6 +41,7 @@ class Arrival:
         self.last = ""
         self._told = -TELL_EVERY
         self._answer = ""
+        self._ends: set[tuple[str, datetime]] = set()
 
     def look(self) -> str:
         """One look at AWS: what the run waits for now."""
@@ -70,6 +73,8 @@ class Arrival:
             return self._end(0, f"run {self.run_id} works on {named}")
         if phase == "waiting" and time.monotonic() - self._told >= TELL_EVERY:
             self._told = time.monotonic()
+            if why := self._dead(online):
+                return self._give_up(why)
             self._answer = self._ask(online)
         return f"{WORDS[phase]}{self._answer if phase == 'waiting' else ''}"
 
@@ -80,6 +85,16 @@ class Arrival:
         ]
         waiting = [answer for answer in answers if not answer.ok]
         return f" ({(waiting[0].stderr.strip() or waiting[0].status).splitlines()[-1]})" if waiting else ""
+
+    def _dead(self, online: list[str]) -> str | None:
+        """Why there is no use in waiting: the container has ended again and again before its courier could speak."""
+        why = None
+        for instance in online:
+            left = record.fetch(self.outputs, record.key(self.run_id, f"machine-{instance}.txt"))
+            if left and left.written >= self.since:
+                self._ends.add((instance, left.written))
+                why = f"its container ends as soon as it starts: {last_word(left.data.decode(errors='replace'))}"
+        return f"{why}; `make image` builds its image anew" if why and len(self._ends) >= ENDS else None
 
     def _none(self) -> str:
         """No machine is there, nor on its way."""
@@ -164,6 +179,18 @@ def follow(outputs: Outputs, run_id: str, terms: Terms) -> int:
     if arrival.over == 0:
         say(next_words(run_id))
     return arrival.over
+
+
+def last_word(text: str) -> str:
+    """What a container has said last, of the file that its unit ships (boot.sh): Docker's state as JSON, then lines.
+
+    Where it said nothing, Docker's own reason.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) == 1 and lines[0].startswith("{"):
+        state = json.loads(lines[0])
+        return str(state.get("Error") or f"exit code {state.get('ExitCode')}, without a word")
+    return lines[-1].strip() if lines else "without a word"
 
 
 def next_words(run_id: str) -> str:
