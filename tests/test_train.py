@@ -156,6 +156,14 @@ def test_a_gpu_that_is_absent_is_never_silently_the_cpu(corpus, tmp_path, capsys
     assert "torch sees no GPU here" in capsys.readouterr().err
 
 
+def test_compiling_without_a_compiler_is_told_before_anything_is_learned(corpus, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert fit(corpus, tmp_path / "run", "optim.compile=true") == 2
+    assert "needs g++ or clang++, and neither is here" in capsys.readouterr().err
+    assert read_json(tmp_path / "run" / "outcome.json")["outcome"] == "failed"
+
+
 def test_more_videos_in_a_batch_than_there_are_is_refused(corpus, tmp_path, capsys):
     assert fit(corpus, tmp_path / "run", "data.batch=64") == 2
     assert "lower data.batch" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """What learns: the network, its averaged copy, optimizer and schedule, and what a checkpoint holds of them."""
 
+import os
 import random
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -73,6 +75,7 @@ def create_learner(
     forward = processes.wrap(model, device)  # from here on every process has the leader's weights
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True)
     if optim.compile:
+        require_compiler(device)
         model.compile()
     groups = parameter_groups(
         model, model.stages, lr=optim.lr, backbone_lr=optim.backbone_lr, layer_decay=optim.layer_decay,
@@ -93,6 +96,16 @@ def create_learner(
         classes=classes,
         device=device,
     )
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise UserError if there is no compiler for what torch.compile writes: C for a GPU, C++ for a CPU."""
+    variable, known = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++", "clang++"))
+    if not any(shutil.which(name) for name in (os.environ.get(variable), *known) if name):
+        raise UserError(
+            f"optim.compile=true needs {' or '.join(known)}, and neither is here (our image leaves compilers out); "
+            "install one, or say optim.compile=false"
+        )
 
 
 def make_deterministic(seed: int, device: str, rank: int) -> torch.device:
