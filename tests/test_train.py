@@ -1,6 +1,7 @@
 """Training learns, repeats itself bit for bit, and loses nothing when it is stopped. Run: pytest tests/test_train.py"""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from toys import fit_words, make_corpus, start_training, wait_until
 from manifests.errors import UserError
 from trainer.__main__ import main
 from trainer.checkpoint import load_checkpoint, save_checkpoint
-from trainer.run import read_json, read_metrics
+from trainer.run import Run, read_json, read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,22 @@ def test_the_run_directory_holds_what_the_contract_names(trained):
     lines = read_metrics(trained)
     assert [line["epoch"] for line in lines if line["kind"] == "evaluation"] == list(range(12))
     assert [line["step"] for line in lines if line["kind"] == "step"] == list(range(10, 97, 10))
+
+
+def test_the_report_that_a_run_writes_tells_its_whole_time(trained):
+    html = (trained / "report.html").read_text(encoding="utf-8")
+    assert re.search(r"In all until now, pauses left out</\w+>\s*<\w+>\d", html)
+
+
+def test_the_time_of_a_start_that_was_killed_counts(tmp_path):
+    facts = {"run_id": "r"}
+    first = Run(tmp_path, facts)
+    first.__enter__()
+    time.sleep(0.3)
+    first.report("training", force=True)  # and killed: outcome.json is never written
+    with Run(tmp_path, facts):
+        pass
+    assert read_json(tmp_path / "outcome.json")["seconds"] >= 0.3
 
 
 def test_a_finished_run_is_not_done_again(trained, corpus, capsys):

@@ -121,8 +121,8 @@ def spent(record: Record) -> list[tuple[str, str]]:
         rows.append(("Judging", f"{wording.duration(evaluation['seconds'])}, {looks} views/s"))
         if evaluation["robustness"]:
             rows.append(("Judging disturbed pictures", wording.duration(evaluation["robustness"]["seconds"])))
-    if record.outcome:
-        rows.append(("From start to end, pauses left out", wording.duration(record.outcome["seconds"])))
+    if seconds := (record.status or {}).get("seconds"):
+        rows.append(("In all until now, pauses left out", wording.duration(seconds)))
     rows.append(("Machine", wording.machine(record.facts["hardware"])))
     return [*rows, ("Money", wording.money(record.machine))]
 

@@ -69,8 +69,7 @@ class Run:
             )
         # What an earlier start knew stays known: a later one may only evaluate.
         self.status = read_json(self.path / "status.json") or {}
-        ended = read_json(self.path / "outcome.json")
-        self._seconds_before = ended["seconds"] if ended else 0.0
+        self._seconds_before = self.status.get("seconds", 0.0)
         if self.leader:
             (self.path / "outcome.json").unlink(missing_ok=True)
         self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -106,8 +105,7 @@ class Run:
                 "outcome": outcome,
                 "reason": reason,
                 "exit_code": code,
-                # of all starts, except those that were killed before they could write this
-                "seconds": round(self._seconds_before + time.monotonic() - self._started, 1),
+                "seconds": self.status["seconds"],
                 "last_lines": self.last_lines(20),
             },
         )
@@ -157,8 +155,10 @@ class Run:
 
     def report(self, phase: str, *, force: bool = False, **facts: Any) -> None:
         """Merge facts into status.json, at most once a second unless forced."""
-        self.status.update(facts, phase=phase, heartbeat=now())
         self.progressed = time.monotonic()
+        # Of all starts; of one that was killed up to its last word.
+        seconds = round(self._seconds_before + self.progressed - self._started, 1)
+        self.status.update(facts, phase=phase, heartbeat=now(), seconds=seconds)
         if force or time.monotonic() - self._status_written >= STATUS_SECONDS:
             self._write("status.json", self.status)
             self._status_written = time.monotonic()

@@ -49,6 +49,7 @@ def run_recipe(config: Config, manifest: Manifest, store: ClipStore, path: Path)
                 batch=config.data.batch, workers=config.data.workers, device=config.device, seed=config.seed,
                 robustness=config.evaluation.robustness, processes=processes,
             )  # fmt: skip
+            run.report("reporting", force=True)
             report = write_report(path, store) if processes.leader else None
             if processes.leader:
                 write_card(path)
