@@ -238,6 +238,23 @@ def test_docker_that_does_not_answer_is_a_sentence_that_names_the_other_way(bare
     assert "make image WHERE=aws" in err
 
 
+@pytest.mark.parametrize(
+    ("run_id", "told"), [("r50", "run r50 keeps the old image"), (None, "the machine that idles keeps")]
+)
+def test_machines_that_keep_an_older_image_are_named(bare, office, run_id, told):
+    office.aws.client("ecr").create_repository(repositoryName=bare.repository)
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": {}, "layers": []})
+    office.aws.client("ecr").put_image(repositoryName=bare.repository, imageTag=bare.tag, imageManifest=manifest)
+    bare.desk.set_capacity(1)
+    if run_id:
+        bare.desk.put(f"active/{bare.desk.outputs.stack}", run_id)
+    code, _, err = bare.image("--yes")
+    assert code == 0, err
+    assert told in err
+    assert err.splitlines()[-1].startswith("the next machine uses it")
+
+
 def test_a_registry_that_is_gone_is_a_sentence(bare):
     code, _, err = bare.image("--yes")
     assert code == 2

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from infra.ops import builder, door, engine
+from infra.ops import builder, door, engine, fleet, record
 from infra.ops.command import outputs_of, parser, print_json, run, said, say
 from infra.ops.context import Context, read_context
 from infra.ops.errors import UserError
@@ -117,12 +117,16 @@ def login(outputs: Outputs) -> dict[str, str]:
 
 
 def use(outputs: Outputs, digest: str, yes: bool) -> None:
-    """Have the stack's next machine use the image; those that run keep theirs."""
+    """Have the stack's next machine use the image; those that are there keep theirs, which is said."""
     if outputs.image_digest == digest:
         return say("the stack uses it already")
     settings = read_settings(outputs.stack)
     pulumi(settings, "config", "set", "image_digest", digest)
     pulumi(settings, "up", *(("--yes", "--skip-preview") if yes else ()))
+    if run_id := record.active_run(outputs):
+        say(f"run {run_id} keeps the old image, but a machine that takes the place of its own brings the new one")
+    elif fleet.read_group(outputs).instances:
+        say("the machine that idles keeps the old image; `make stop` gives it back")
     say("the next machine uses it; next: make data SRC=DIR, or make train")
 
 
