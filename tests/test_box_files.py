@@ -75,6 +75,22 @@ def test_a_request_is_read_as_it_is_documented() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "zone", "price"),
+    [
+        ("g6.xlarge", "us-east-1a", 0.31),
+        ("g5.xlarge", "us-east-1c", 1.006),
+        ("g6.xlarge", "us-east-1b", 2.0),
+        (None, None, 2.0),
+    ],
+)
+def test_a_machine_costs_what_it_was_offered_at_and_an_unknown_one_the_most(
+    kind: str | None, zone: str | None, price: float
+) -> None:
+    told = {"price_per_hour": 2.0, "prices": {"g6.xlarge us-east-1a": 0.31, "g5.xlarge": 1.006}}
+    assert read_request(json.dumps(GOOD | told)).price_of({"type": kind, "zone": zone}) == price
+
+
+@pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"config": "../secret"}, "the request's config is a key in the bucket"),
@@ -87,6 +103,7 @@ def test_a_request_is_read_as_it_is_documented() -> None:
         ({"processes": True}, 'the request\'s processes is "gpu" or a number'),
         ({"deadline": "2026-01-31T18:00:00"}, "the request's deadline is a time with its zone"),
         ({"price_per_hour": 0}, "the request's price_per_hour is a number above zero"),
+        ({"prices": {"g5.xlarge": -1}}, "the request's prices is a number above zero"),
         ({"cap": 3}, "the request has unknown fields: cap;"),
         ({"task": "train"}, "the request's task is one of fit, manifest, prepare"),
         ({"nodes": 0}, "the request's nodes is a number from 1 to 16"),

@@ -90,7 +90,7 @@ def test_videos_become_a_manifest_and_clips_once_however_often_it_is_interrupted
 @together
 def test_a_real_training_goes_from_s3_to_weights_in_s3(machine: Machine) -> str:
     put_toys(machine)
-    ask_for(machine, *TINY, "optim.epochs=1", "device=cpu")
+    ask_for(machine, *TINY, "optim.epochs=1", "device=cpu", prices={"g4dn.xlarge": 0.5})
     outcome = machine.ends(machine.start(fake=False), seconds=300)
     assert outcome["outcome"] == "finished", outcome
     for name in ("model.safetensors", "log.txt", "metrics.jsonl", "evaluation.json", "report.html", "output.txt"):
@@ -99,8 +99,8 @@ def test_a_real_training_goes_from_s3_to_weights_in_s3(machine: Machine) -> str:
     assert machine.capacity() == 0
     page = json.loads(machine.object(f"ledger/{machine.run_id}/{machine.instance}.json") or b"")
     assert (page["run"], page["type"], page["market"]) == (machine.run_id, "g4dn.xlarge", "spot")
-    assert (page["price_per_hour"], page["outcome"]) == (1.0, "finished")
-    assert page["dollars"] == pytest.approx(page["hours"], abs=1e-4)
+    assert (page["price_per_hour"], page["outcome"]) == (0.5, "finished")
+    assert page["dollars"] == pytest.approx(0.5 * page["hours"], abs=1e-4)
     assert machine.told("machine.json")["dollars"] == pytest.approx(page["dollars"], abs=0.01)
     said = machine.text("output.txt").splitlines()
     return next(line for line in said if line.startswith("preflight: "))

@@ -181,6 +181,7 @@ def test_a_run_is_claimed_bounded_asked_for_and_only_then_given_a_machine(desk: 
     )
     assert request.settings == ("optim.lr=3e-4", "data.batch=16")
     assert (request.cap_dollars, request.price_per_hour, request.nodes) == (8.0, 0.4, 1)
+    assert request.prices == {"g6.xlarge us-east-1a": 0.31, "g5.xlarge us-east-1b": 0.4}
     (deadline,) = desk.deadlines()
     assert abs(deadline - datetime.now(UTC) - timedelta(hours=20)) < timedelta(minutes=2)
     # What the run has made is in S3 before AWS takes the machine.
@@ -488,6 +489,7 @@ def test_without_spot_capacity_it_goes_on_demand_within_the_same_cap(desk: Desk)
     assert int(distribution["OnDemandPercentageAboveBaseCapacity"]) == 100
     request = read_request(desk.get(f"runs/{out.strip()}/request.json") or b"")
     assert request.price_per_hour == 1.006
+    assert request.prices == {"g6.xlarge": 0.8048, "g5.xlarge": 1.006}
     assert request.cap_dollars == 10
     (deadline,) = desk.deadlines()
     hours = (deadline - datetime.now(UTC)).total_seconds() / 3600

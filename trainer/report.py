@@ -121,8 +121,8 @@ def spent(record: Record) -> list[tuple[str, str]]:
         rows.append(("Judging", f"{wording.duration(evaluation['seconds'])}, {looks} views/s"))
         if evaluation["robustness"]:
             rows.append(("Judging disturbed pictures", wording.duration(evaluation["robustness"]["seconds"])))
-    if seconds := (record.status or {}).get("seconds"):
-        rows.append(("In all until now, pauses left out", wording.duration(seconds)))
+    if whole := (record.status or {}).get("seconds"):
+        rows.append(("In all until now, pauses left out", wording.duration(whole)))
     rows.append(("Machine", wording.machine(record.facts["hardware"])))
     return [*rows, ("Money", wording.money(record.machine))]
 

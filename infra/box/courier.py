@@ -67,7 +67,7 @@ def ask(duty: Duty) -> bytes:
 def work(duty: Duty, request: Request) -> dict[str, Any]:
     """Bring the run, do its task step by step, and say how that ended."""
     duty.phase = "bringing"
-    duty.ledger.open(request.price_per_hour, duty.check)
+    duty.ledger.open(request.price_of(duty.identity), duty.check)
     if request.nodes > 1:
         duty.leads = False
         team = Team(duty, request.nodes)

@@ -11,7 +11,8 @@
       "nodes": 1,                                   fit: machines that train together (default: 1)
       "deadline": "2026-01-31T18:00:00+00:00",      when the run is stopped, however far it is
       "cap_dollars": 20,                            what it may cost, on all of its machines together
-      "price_per_hour": 1.006,                      of one machine, in dollars
+      "price_per_hour": 1.006,                      of the dearest machine that may come, in dollars
+      "prices": {"g6.xlarge us-east-1a": 0.31},     of each, by type, and zone on the spot market (default: the dearest)
       "stall_minutes": 60                           silence after which it is given up (default: 60)
     }
 
@@ -19,8 +20,8 @@ Keys of the bucket are also paths below the machine's fast disk, so they hold no
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -45,6 +46,12 @@ class Request:
     processes: int | None = None  # None: one for each GPU
     nodes: int = 1
     stall_minutes: float = 60.0
+    prices: Mapping[str, float] = field(default_factory=dict)
+
+    def price_of(self, machine: Mapping[str, Any]) -> float:
+        """Dollars an hour of the machine of this `type` in this `zone`; of one that is not known, the dearest's."""
+        here = f"{machine.get('type')} {machine.get('zone')}"
+        return self.prices.get(here, self.prices.get(str(machine.get("type")), self.price_per_hour))
 
     @property
     def keys(self) -> list[str]:
@@ -65,7 +72,7 @@ def read_request(text: str | bytes) -> Request:
         raise WrongRequest("the request is not a JSON object of fields")
     if unknown := sorted(set(tree) - set(PARSERS)):
         raise WrongRequest(f"the request has unknown fields: {', '.join(unknown)}; it knows {', '.join(PARSERS)}")
-    needed = [field.name for field in fields(Request) if field.default is MISSING]
+    needed = [f.name for f in fields(Request) if f.default is MISSING and f.default_factory is MISSING]
     needed += NEEDED.get(str(tree.get("task", "fit")), [])
     if absent := [name for name in needed if name not in tree]:
         raise WrongRequest(f"the request lacks {', '.join(absent)}")
@@ -140,6 +147,12 @@ def _positive(value: Any) -> float:
     return float(value)
 
 
+def _prices(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise ValueError('an object of dollars an hour, such as {"g5.xlarge": 1.006}')
+    return {name: _positive(price) for name, price in value.items()}
+
+
 # What each task needs besides what all of them do.
 NEEDED = {"fit": ["config", "clips"], "manifest": [], "prepare": ["clips"]}
 PARSERS: dict[str, Callable[[Any], Any]] = {
@@ -154,5 +167,6 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "deadline": _time,
     "cap_dollars": _positive,
     "price_per_hour": _positive,
+    "prices": _prices,
     "stall_minutes": _positive,
 }

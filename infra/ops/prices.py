@@ -125,6 +125,7 @@ class Terms:
             "deadline": (self.deadline(now) - TO_SAVE).isoformat(),
             "cap_dollars": self.cap,
             "price_per_hour": self.price,
+            "prices": {f"{offer.type} {offer.zone}".strip(): offer.price for offer in self.offers},
         }
 
     def without_spot(self) -> "Terms":

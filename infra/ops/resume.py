@@ -13,7 +13,7 @@ make resume RUN=2026-01-31-184502-slowfast-face
 make resume CAP=40 HOURS=12
 python -m infra.ops.resume --run 2026-01-31-184502-slowfast-face --yes --no-wait
 """
-MONEY = ("deadline", "cap_dollars", "price_per_hour", "nodes")  # of the request, told anew
+MONEY = ("deadline", "cap_dollars", "price_per_hour", "prices", "nodes")  # of the request, told anew
 
 
 def main(arguments: list[str] | None = None) -> int:
