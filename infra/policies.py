@@ -91,8 +91,8 @@ def machine(names: Names) -> Policy:
         _allow("ListBucket", "s3:ListBucket s3:GetBucketLocation", names.bucket),
         _allow("ReadData", "s3:GetObject", *(f"{names.bucket}/{prefix}/*" for prefix in READ_BY_MACHINES)),
         _allow("WriteData", _PUT, *(f"{names.bucket}/{prefix}/*" for prefix in WRITTEN_BY_MACHINES)),
-        # Runs are never deleted by a machine; only the note that one is active.
-        _allow("EndRun", "s3:DeleteObject", f"{names.bucket}/active/*"),
+        # Of runs a machine deletes nothing but the note that one is active, and checkpoints that newer ones replace.
+        _allow("EndRun", "s3:DeleteObject", f"{names.bucket}/active/*", f"{names.bucket}/runs/*/checkpoints/step-*.pt"),
         _allow("RegistryLogin", "ecr:GetAuthorizationToken", "*"),
         _allow("PullImage", _PULL, names.repository),
         _allow("WriteLog", "logs:CreateLogStream logs:PutLogEvents", f"{names.log_group}:*"),

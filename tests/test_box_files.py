@@ -312,6 +312,20 @@ def test_what_is_deleted_here_stays_in_s3_and_temporary_files_never_get_there(bu
     assert [remote.key for remote in bucket.list("runs/kept/")] == ["runs/kept/old"]
 
 
+def test_of_checkpoints_s3_keeps_those_that_one_can_go_on_from(bucket: Bucket, tmp_path: Path) -> None:
+    folder, mirror = tmp_path / "checkpoints", Mirror(bucket, tmp_path, "runs/long/", print)
+    folder.mkdir()
+    bucket.write("runs/long/checkpoints/step-1.pt", b"of the machine before")
+    for step in (2, 3, 4):
+        (folder / f"step-{step}.pt").write_bytes(b"%d" % step)
+        (folder / f"step-{step - 2}.pt").unlink(missing_ok=True)
+        named = [{"file": f"step-{n}.pt"} for n in (step, step - 1)]
+        (folder / "last.json").write_text(json.dumps(named))
+        assert mirror.look()
+        there = {remote.key.rpartition("/")[2] for remote in bucket.list("runs/long/checkpoints/")}
+        assert there == {"last.json", f"step-{step}.pt", f"step-{step - 1}.pt"}
+
+
 def test_a_look_is_frequent_in_a_young_run_and_bounded_in_bytes() -> None:
     assert [pause(age, 1000) for age in (0, 1800, 3600, 1e6)] == [2, 2, 4, 15]
     assert pause(0, 100_000_000) == 100

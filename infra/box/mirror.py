@@ -1,8 +1,10 @@
 """A run directory's mirror in S3, kept while the directory grows.
 
 Small files go up whole at each look, if they changed. Large ones, checkpoints and weights, go up one after the other in
-a thread of their own, so that no line of log waits for them, and no content goes up twice. What is deleted here stays
-there. A file that names others (`pointers`) goes up when they are there, so whoever reads it in S3 finds them.
+a thread of their own, so that no line of log waits for them, and no content goes up twice. A file that names others
+(`pointers`) goes up when they are there, so whoever reads it in S3 finds them.
+
+What is deleted here stays there, but for checkpoints that none goes on from any more: half a gigabyte each.
 """
 
 import hashlib
@@ -18,7 +20,8 @@ from pathlib import Path
 from infra.box.transfer import Bucket, Remote, digest_of_first, is_passing, is_there, send_large
 
 LARGE = 8 * 2**20
-POINTERS = ("checkpoints/last.json",)
+LAST = "checkpoints/last.json"  # names the checkpoints to go on from
+POINTERS = (LAST,)
 # Written by the courier itself, straight to S3, where a full disk cannot keep them from being known.
 OWN = ("outcome.json", "machine.json")
 PATIENCE_AT_END = 30.0  # minutes that S3 may be away before the rest is given up
@@ -127,6 +130,15 @@ class Mirror:
             for name, (stamp, data) in pointers.items():
                 if self.sent.get(name) != stamp:
                     self._send_small(name, stamp, data)
+                    if name == LAST:
+                        self._drop_old(data)
+
+    def _drop_old(self, last: bytes) -> None:
+        """Delete the checkpoints in S3 that `last` does not name; the bucket's versions hold them a while longer."""
+        found = self.bucket.list(self.prefix + "checkpoints/")
+        for remote in set(found) - set(worth_bringing(found, self.prefix, last)):
+            self.bucket.client.delete_object(Bucket=self.bucket.name, Key=remote.key)
+            self.digests = {digest: key for digest, key in self.digests.items() if key != remote.key}
 
     def _changed(self) -> Iterator[tuple[str, Stamp]]:
         for path in sorted(self.folder.rglob("*")):
