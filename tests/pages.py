@@ -6,13 +6,12 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, Browser
+from browser import Browser
 
 AXE = "axe-core@4.14.1"
 
@@ -46,14 +45,6 @@ OVERLAPPING = """(() => {
     });
     return clash;
 })()"""
-
-
-def open_browser(factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A browser for a module's tests, or the reason why they are skipped."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on PATH")
-    with Browser(factory.mktemp("profile")) as opened:
-        yield opened
 
 
 def wait_for(browser: Browser, condition: str, seconds: float = 60) -> None:

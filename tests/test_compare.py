@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from browser import CHROMIUM, Browser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import OVERLAPPING, violations
@@ -218,25 +217,23 @@ def test_the_terminal_gets_the_table_a_program_the_json_and_a_browser_the_page(p
     assert page.read_bytes() == before
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
-def test_the_page_asks_for_nothing_and_fits_a_phone(pair, tmp_path):
+def test_the_page_asks_for_nothing_and_fits_a_phone(pair, tmp_path, browser):
     page = tmp_path / "compare.html"
     write_page(page, comparison_page(compare(pair)))
-    with Browser(tmp_path / "profile") as browser:
-        browser.open(page, 360)
-        assert browser.evaluate("document.documentElement.scrollWidth") == 360
-        assert browser.complaints() == []
-        assert browser.requests() == [page.resolve().as_uri()]
-        assert browser.evaluate(OVERLAPPING) == []
-        assert violations(browser) == []
-        titles = browser.evaluate("[...document.querySelectorAll('h2')].map(h => h.innerText)")
-        assert titles == [
-            "Is the difference real?", "How training went", "What they confuse", "Person by person",
-            "Can their confidence be trusted?", "One look or several", "Worse pictures",
-            "Where they part", "What differs between them",
-            "How to make it again", "What the words mean",
-        ]  # fmt: skip
-        assert browser.evaluate("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")
+    browser.open(page, 360)
+    assert browser.evaluate("document.documentElement.scrollWidth") == 360
+    assert browser.complaints() == []
+    assert browser.requests() == [page.resolve().as_uri()]
+    assert browser.evaluate(OVERLAPPING) == []
+    assert violations(browser) == []
+    titles = browser.evaluate("[...document.querySelectorAll('h2')].map(h => h.innerText)")
+    assert titles == [
+        "Is the difference real?", "How training went", "What they confuse", "Person by person",
+        "Can their confidence be trusted?", "One look or several", "Worse pictures",
+        "Where they part", "What differs between them",
+        "How to make it again", "What the words mean",
+    ]  # fmt: skip
+    assert browser.evaluate("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")
 
 
 def test_a_page_escapes_what_it_is_given(tmp_path):

@@ -9,7 +9,6 @@ import signal
 import pytest
 from codebuild import CodeBuild, machine
 from engine import base, buildkit, docker_engine
-from operators import operating
 from registry import registry
 from toys import wait_until
 from workshop import into_ecr, workshop
@@ -27,12 +26,6 @@ ARG CONTEXT
 LABEL revision=${REVISION} version=${VERSION} torch=${TORCH} context=${CONTEXT}
 """
 PASSWORD = "123456789012-auth-token"  # that moto's ECR deals out
-
-
-@pytest.fixture(scope="module")
-def office(tmp_path_factory):
-    with operating(tmp_path_factory.mktemp("cloud")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 from engine import base, docker_engine
-from operators import operating
 from registry import registry
 from toys import wait_until
 from wheels import empty_index
@@ -27,12 +26,6 @@ from infra import policies
 ROOT = Path(__file__).parents[1]
 SMALL = "FROM scratch\nCOPY trainer trainer\n"
 PASSWORD = "123456789012-auth-token"  # that moto's ECR deals out
-
-
-@pytest.fixture(scope="module")
-def office(tmp_path_factory):
-    with operating(tmp_path_factory.mktemp("cloud")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

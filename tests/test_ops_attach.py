@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from box import can_enter
 from calls import Call, Calls, calls
-from cloud import Cloud, cloud
+from cloud import Cloud
 from terminal import Terminal
 from watching import Stage, forbidden, machine, stage, status
 
@@ -58,12 +58,6 @@ path = "/opt/stand-ins:/usr/sbin:/usr/bin:/sbin:/bin"
 os.execvpe("unshare", ["unshare", "--mount", "bash", "-c", enter, "enter", {folder!r}, script], {{"PATH": path}})
 """
 SYSTEMCTL = '#!/bin/sh\n[ -e "/scratch/going" ] && echo active || { echo inactive; exit 3; }\n'
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with cloud(tmp_path_factory.mktemp("cloud")) as started:
-        yield started
 
 
 class Bench:
@@ -134,10 +128,10 @@ class Bench:
 
 
 @pytest.fixture
-def bench(server: Cloud, tmp_path: Path) -> Iterator[Bench]:
+def bench(aws: Cloud, tmp_path: Path) -> Iterator[Bench]:
     if reason := can_enter(tmp_path / "try"):
         pytest.skip(reason)
-    with stage(server, tmp_path) as desk, calls(server.url) as seen:
+    with stage(aws, tmp_path) as desk, calls(aws.url) as seen:
         desk.make_group(desired=1)
         yield Bench(desk, seen, tmp_path)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cloud import Cloud, cloud
+from cloud import Cloud
 from faults import Proxy, proxy
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,12 +36,6 @@ STRANGE = [
     "größe 日本 🎬.mp4",
     "a+b%20&=?#.mp4",
 ]
-
-
-@pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with cloud(tmp_path_factory.mktemp("cloud")) as started:
-        yield started
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cloud import Cloud, cloud
+from cloud import Cloud
 from faults import Proxy, proxy
 from moving import do, end_by, start, wait_for
 from watching import Stage, iso, machine, request, stage, status
@@ -34,12 +34,6 @@ CHECKPOINTS: dict[str, bytes] = {
     "checkpoints/step-2.pt": b"last",
     "checkpoints/best.safetensors": b"best",
 }
-
-
-@pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with cloud(tmp_path_factory.mktemp("cloud")) as started:
-        yield started
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from calls import calls
-from cloud import Cloud, cloud
+from cloud import Cloud
 from faults import proxy
 from watching import Stage, forbidden, iso, machine, stage
 
@@ -26,15 +26,9 @@ OUTPUT = f"runs/{RUN}/output.txt"
 FINISHED = {"outcome": "finished", "reason": "all stages are done", "exit_code": 0, "last_lines": []}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with cloud(tmp_path_factory.mktemp("cloud")) as started:
-        yield started
-
-
 @pytest.fixture
-def desk(server: Cloud, tmp_path: Path) -> Iterator[Stage]:
-    with stage(server, tmp_path) as made:
+def desk(aws: Cloud, tmp_path: Path) -> Iterator[Stage]:
+    with stage(aws, tmp_path) as made:
         yield made
 
 
@@ -271,9 +265,9 @@ def test_a_run_that_is_not_there_is_a_sentence(desk: Stage) -> None:
     assert "is no run" in done.stderr
 
 
-def test_it_asks_for_no_more_than_it_needs_within_the_operators_policy(desk: Stage, server: Cloud) -> None:
+def test_it_asks_for_no_more_than_it_needs_within_the_operators_policy(desk: Stage, aws: Cloud) -> None:
     desk.put_run(RUN, machine=machine(phase="ended"), output=b"one\ntwo\n", outcome=FINISHED)
-    with calls(server.url) as seen:
+    with calls(aws.url) as seen:
         assert replace(desk, endpoint=seen.url).make("logs", "--run", RUN).returncode == 0
         # the log's end, what is in it, and twice that there is no more; four objects, the note
         assert seen.names == {"ssm:GetParameter": 1, "s3:GetObject": 4 + 4 + 1}
@@ -281,13 +275,13 @@ def test_it_asks_for_no_more_than_it_needs_within_the_operators_policy(desk: Sta
 
 
 @pytest.mark.parametrize("mode", ["cut", "drop"])
-def test_an_answer_that_is_cut_off_ends_no_watching(desk: Stage, server: Cloud, mode: str) -> None:
+def test_an_answer_that_is_cut_off_ends_no_watching(desk: Stage, aws: Cloud, mode: str) -> None:
     """Of each kind of call that a follower makes while a machine boots."""
     desk.make_group(desired=1)
     desk.aws.client("logs").create_log_group(logGroupName=desk.outputs.log_group)
     desk.put_run(RUN)
     desk.activate(RUN)
-    with calls(server.url) as seen:
+    with calls(aws.url) as seen:
         for name in ("s3:GetObject output.txt", "s3:GetObject status.json", "s3:GetObject active"):
             seen.upset(name, mode)
         seen.upset("ec2:DescribeInstances", mode)
@@ -300,10 +294,10 @@ def test_an_answer_that_is_cut_off_ends_no_watching(desk: Stage, server: Cloud, 
         assert watcher.wait(60) == 0
 
 
-def test_credentials_that_expire_end_the_watching_with_what_renews_them(desk: Stage, server: Cloud) -> None:
+def test_credentials_that_expire_end_the_watching_with_what_renews_them(desk: Stage, aws: Cloud) -> None:
     desk.put_run(RUN, machine=machine(), output=b"one\n")
     desk.activate(RUN)
-    with proxy(server.url) as between:
+    with proxy(aws.url) as between:
         watcher, heard = follow(replace(desk, endpoint=between.url))
         wait_for(lambda: heard == ["one\n"], "the first line")
         between.mode = "expired"
@@ -312,10 +306,10 @@ def test_credentials_that_expire_end_the_watching_with_what_renews_them(desk: St
     assert watcher.stderr.read().startswith("error: your AWS credentials have expired; `aws sso login` renews them")
 
 
-def test_of_a_long_log_only_the_end_is_fetched(desk: Stage, server: Cloud) -> None:
+def test_of_a_long_log_only_the_end_is_fetched(desk: Stage, aws: Cloud) -> None:
     desk.put_run(RUN, machine=machine(phase="ended"), output=b"%099d\n" * 10 % (*range(10),) * 20_000)
     desk.put(f"runs/{RUN}/outcome.json", FINISHED)
-    with proxy(server.url) as between:
+    with proxy(aws.url) as between:
         seen = replace(desk, endpoint=between.url)
         done = seen.make("logs", "--lines", "10", "--no-follow")
         asked = [s for s in between.seen if s.path.endswith("output.txt")]
@@ -323,12 +317,12 @@ def test_of_a_long_log_only_the_end_is_fetched(desk: Stage, server: Cloud) -> No
     assert len(asked) == 3  # the end of it, what follows the tenth line from there, nothing more
 
 
-def test_a_machine_killed_half_way_and_an_unruly_s3_cost_no_line(desk: Stage, server: Cloud, tmp_path: Path) -> None:
+def test_a_machine_killed_half_way_and_an_unruly_s3_cost_no_line(desk: Stage, aws: Cloud, tmp_path: Path) -> None:
     """The courier's own mirror, and a second one that goes on where the first was killed."""
     desk.put_run(RUN, machine=machine())
     desk.activate(RUN)
-    bucket = Bucket(desk.outputs.bucket, server.client("s3"))
-    with proxy(server.url) as between:
+    bucket = Bucket(desk.outputs.bucket, aws.client("s3"))
+    with proxy(aws.url) as between:
         watcher, heard = follow(replace(desk, endpoint=between.url))
         number = 0
         for life in range(2):

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from calls import calls
-from cloud import Cloud, cloud
+from cloud import Cloud
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from terminal import ALTERNATE_OFF, ALTERNATE_ON, Terminal
@@ -38,15 +38,9 @@ def metrics(steps: int) -> str:
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with cloud(tmp_path_factory.mktemp("cloud")) as started:
-        yield started
-
-
 @pytest.fixture
-def desk(server: Cloud, tmp_path: Path) -> Iterator[Stage]:
-    with stage(server, tmp_path) as made:
+def desk(aws: Cloud, tmp_path: Path) -> Iterator[Stage]:
+    with stage(aws, tmp_path) as made:
         output = "".join(f"line {number}\n" for number in range(300))
         made.put_run(RUN, machine=machine(), status=status(), metrics=metrics(500), output=output)
         made.activate(RUN)
@@ -155,8 +149,8 @@ def test_one_picture_can_be_printed_or_written(desk: Stage) -> None:
     assert "NVIDIA&#160;L4" in target.read_text()
 
 
-def test_it_asks_for_no_more_than_it_needs_within_the_operators_policy(desk: Stage, server: Cloud) -> None:
-    with calls(server.url) as seen:
+def test_it_asks_for_no_more_than_it_needs_within_the_operators_policy(desk: Stage, aws: Cloud) -> None:
+    with calls(aws.url) as seen:
         assert replace(desk, endpoint=seen.url).make("monitor", "--run", RUN, "--once").returncode == 0
         # five objects of the run, the stack's note, the log's end, what is in it, and that there is no more
         assert seen.names == {"ssm:GetParameter": 1, "s3:GetObject": 5 + 1 + 3}

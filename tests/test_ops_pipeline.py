@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from operators import Desk, Office, operating
+from operators import Desk, Office
 from watching import forbidden
 
 from infra.box.request import read_request
@@ -87,12 +87,6 @@ class Machine(threading.Thread):
         self.desk.put(f"runs/{run_id}/model.safetensors", "weights")
         scores = {"overall": {"uar": 0.7, "uar_interval": [0.65, 0.75], "war": 0.71}}
         self.desk.put(f"runs/{run_id}/evaluation.json", scores)
-
-
-@pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    with operating(tmp_path_factory.mktemp("cloud")) as made:
-        yield made
 
 
 @pytest.fixture

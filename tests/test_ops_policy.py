@@ -4,7 +4,7 @@ Run: pytest tests/test_ops_policy.py
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,19 +12,13 @@ from typing import Any
 
 import pytest
 from calls import PLACE, Call
-from operators import Desk, Office, operating
+from operators import Desk, Office
 
 from infra import policies
 from infra.ops import agent, arrival, stop
 from infra.outputs import parameter_name, tags
 
 RUN = "2026-01-31-184502-slowfast-face"
-
-
-@pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    with operating(tmp_path_factory.mktemp("cloud")) as made:
-        yield made
 
 
 @pytest.fixture

@@ -7,22 +7,16 @@ from pathlib import Path
 
 import pytest
 from calls import calls
-from cloud import Cloud, cloud
+from cloud import Cloud
 from watching import Stage, forbidden, machine, request, stage, status
 
 FINISHED, ACTIVE, FAILED = "2026-01-29-120000-r50", "2026-01-31-120000-r3d", "2026-01-30-120000-r50"
 EVALUATION = {"overall": {"uar": 0.7125, "uar_interval": [0.66, 0.76], "war": 0.72}}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with cloud(tmp_path_factory.mktemp("cloud")) as started:
-        yield started
-
-
 @pytest.fixture
-def desk(server: Cloud, tmp_path: Path) -> Iterator[Stage]:
-    with stage(server, tmp_path) as made:
+def desk(aws: Cloud, tmp_path: Path) -> Iterator[Stage]:
+    with stage(aws, tmp_path) as made:
         yield made
 
 
@@ -66,8 +60,8 @@ def test_the_table_is_one_line_for_each_run(three: Stage) -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_each_object_is_asked_for_once_and_within_the_operators_policy(three: Stage, server: Cloud) -> None:
-    with calls(server.url) as seen:
+def test_each_object_is_asked_for_once_and_within_the_operators_policy(three: Stage, aws: Cloud) -> None:
+    with calls(aws.url) as seen:
         assert replace(three, endpoint=seen.url).make("runs").returncode == 0
         # the note, five objects of each run, two pages of the ledger; the runs and the ledger's keys
         assert seen.names == {"ssm:GetParameter": 1, "s3:GetObject": 1 + 3 * 5 + 2, "s3:ListBucket": 2}

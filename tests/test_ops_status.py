@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from calls import Call, calls
-from cloud import Cloud, cloud
+from cloud import Cloud
 from watching import ROOT, Stage, forbidden, iso, machine, stage, status
 
 from infra.ops import figures
@@ -22,15 +22,9 @@ RUN = "2026-01-31-184502-r50"
 NOW = datetime(2026, 1, 31, 19, 0, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with cloud(tmp_path_factory.mktemp("cloud")) as started:
-        yield started
-
-
 @pytest.fixture
-def desk(server: Cloud, tmp_path: Path) -> Iterator[Stage]:
-    with stage(server, tmp_path) as made:
+def desk(aws: Cloud, tmp_path: Path) -> Iterator[Stage]:
+    with stage(aws, tmp_path) as made:
         yield made
 
 
@@ -55,7 +49,7 @@ def answering(seen: Any, told: dict[str, Any]) -> None:
     seen.answers["ssm:GetCommandInvocation"] = ended
 
 
-def test_a_run_under_way_is_shown_whole_and_nothing_is_stray(desk: Stage, server: Cloud) -> None:
+def test_a_run_under_way_is_shown_whole_and_nothing_is_stray(desk: Stage, aws: Cloud) -> None:
     desk.make_group(desired=1)
     instance = desk.instances()[0]
     desk.put_run(RUN, machine=machine(instance=instance), status=status())
@@ -64,7 +58,7 @@ def test_a_run_under_way_is_shown_whole_and_nothing_is_stray(desk: Stage, server
     desk.activate(RUN)
     told = answer_of_this_machine()
     told["gpus"] = machine()["gpus"]
-    with calls(server.url) as seen:
+    with calls(aws.url) as seen:
         answering(seen, told)
         done = replace(desk, endpoint=seen.url).make("status")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -84,11 +78,11 @@ def test_a_run_under_way_is_shown_whole_and_nothing_is_stray(desk: Stage, server
     assert "\x1b" not in done.stdout
 
 
-def test_where_no_machine_answers_its_last_word_in_s3_is_shown(desk: Stage, server: Cloud) -> None:
+def test_where_no_machine_answers_its_last_word_in_s3_is_shown(desk: Stage, aws: Cloud) -> None:
     desk.make_group(desired=1)
     desk.put_run(RUN, machine=machine(instance=desk.instances()[0], time=iso(minutes=-3)), status=status())
     desk.activate(RUN)
-    with calls(server.url) as seen:
+    with calls(aws.url) as seen:
         seen.answers["ssm:DescribeInstanceInformation"] = {"InstanceInformationList": []}
         asking = replace(desk, endpoint=seen.url)
         done, shown = asking.make("status", "--json"), asking.make("status").stdout
@@ -111,12 +105,12 @@ def test_a_stack_at_rest_costs_nothing_and_says_so(desk: Stage) -> None:
     assert "none is active" in done.stdout
 
 
-def test_a_labelled_machine_in_no_group_is_stray_in_any_region_asked(desk: Stage, server: Cloud) -> None:
+def test_a_labelled_machine_in_no_group_is_stray_in_any_region_asked(desk: Stage, aws: Cloud) -> None:
     import boto3
 
     desk.make_group()
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    ec2 = boto3.client("ec2", endpoint_url=server.url, region_name="eu-west-1", **keys)
+    ec2 = boto3.client("ec2", endpoint_url=aws.url, region_name="eu-west-1", **keys)
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     labels = [{"Key": key, "Value": value} for key, value in tags(desk.outputs.stack).items()]
     launched = ec2.run_instances(
@@ -126,7 +120,7 @@ def test_a_labelled_machine_in_no_group_is_stray_in_any_region_asked(desk: Stage
     try:
         assert desk.make("status").returncode == 0
         for regions in ("eu-west-1", "all"):
-            with calls(server.url) as seen:
+            with calls(aws.url) as seen:
                 done = replace(desk, endpoint=seen.url).make("status", "--regions", regions, "--json")
                 assert forbidden(desk, [call for call in seen.made if call.name != "ssm:GetParameter"]) == []
             assert done.returncode == 1
@@ -150,10 +144,10 @@ def test_an_active_run_without_machine_and_a_group_without_run_are_stray(desk: S
 
 @pytest.mark.parametrize(("seconds", "code"), [(60, 0), (21 * 60, 1)])
 def test_a_machine_without_a_run_is_stray_beyond_its_idle_minutes(
-    desk: Stage, server: Cloud, seconds: float, code: int
+    desk: Stage, aws: Cloud, seconds: float, code: int
 ) -> None:
     desk.make_group(desired=1)
-    with calls(server.url) as seen:
+    with calls(aws.url) as seen:
         answering(seen, answer_of_this_machine(idle_seconds=seconds))
         done = replace(desk, endpoint=seen.url).make("status")
     assert done.returncode == code, done.stdout

@@ -3,22 +3,14 @@
 import json
 import os
 import signal
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from operators import NUMBERS, Desk, Office, client, instances, operating
+from operators import NUMBERS, Desk, Office, client, instances
 
-from infra.ops import agent, door, fleet, record, stop
-
-
-@pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    with operating(tmp_path_factory.mktemp("cloud")) as made:
-        yield made
+from infra.ops import agent, fleet, record, stop
 
 
 @pytest.fixture
@@ -28,14 +20,6 @@ def desk(office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Des
     monkeypatch.setattr(stop, "WORD_SECONDS", 0.3)
     monkeypatch.setattr(agent, "FIRST_PAUSE", 0.01)
     return office.desk(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """botocore's pauses between attempts take no time, and its budget of attempts is a new one."""
-    door.client.cache_clear()
-    sleep = time.sleep
-    monkeypatch.setattr("time.sleep", lambda seconds: sleep(min(seconds, 0.01)))
 
 
 def at_work(desk: Desk) -> str:

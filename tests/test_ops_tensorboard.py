@@ -17,7 +17,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-from cloud import Cloud, cloud
+from cloud import Cloud
 from watching import Stage, machine, stage
 
 from infra.ops.tensorboard import figures
@@ -30,15 +30,9 @@ METRICS = b"""\
 installed = find_spec("tensorboard") is not None
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with cloud(tmp_path_factory.mktemp("cloud")) as started:
-        yield started
-
-
 @pytest.fixture
-def desk(server: Cloud, tmp_path: Path) -> Iterator[Stage]:
-    with stage(server, tmp_path) as made:
+def desk(aws: Cloud, tmp_path: Path) -> Iterator[Stage]:
+    with stage(aws, tmp_path) as made:
         made.put_run(RUN, machine=machine(), metrics=METRICS)
         made.activate(RUN)
         yield made

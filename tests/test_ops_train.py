@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,10 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
-from operators import ROOT, Desk, Office, activities, environment, instances, operating
+from operators import ROOT, Desk, Office, activities, environment, instances
 
 from infra.box.request import read_request
-from infra.ops import agent, arrival, door, prices, record, train
+from infra.ops import agent, arrival, prices, record, train
 from infra.ops.errors import UserError
 
 # The calls by which `train` begins, in their order; a claim, and only then what costs.
@@ -38,25 +37,11 @@ ATTEMPTS = 7  # of botocore at each call
 WRITES = {name.partition(" ")[0] for name in BEGINNING} | {"s3:DeleteObject", "ssm:SendCommand"}
 
 
-@pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    with operating(tmp_path_factory.mktemp("cloud")) as made:
-        yield made
-
-
 @pytest.fixture
 def desk(office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setattr(arrival, "LOOK_EVERY", 0.01)
     monkeypatch.setattr(agent, "FIRST_PAUSE", 0.01)
     return office.desk(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """botocore's pauses between attempts take no time, and its budget of attempts is a new one."""
-    door.client.cache_clear()
-    sleep = time.sleep
-    monkeypatch.setattr("time.sleep", lambda seconds: sleep(min(seconds, 0.01)))
 
 
 def begun(desk: Desk, *arguments: str) -> str:

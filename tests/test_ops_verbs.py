@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cloud import IMAGE_PARAMETER, REGION, Cloud, cloud
+from cloud import IMAGE_PARAMETER, REGION, Cloud
 
 from infra.ops.doctor import main as doctor
 from infra.outputs import Outputs, parameter_name, tags
@@ -112,22 +112,16 @@ class Desk:
         self.aws.client("ssm").put_parameter(Name=parameter_name("dev"), Value=text, Type="String", Overwrite=True)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with cloud(tmp_path_factory.mktemp("cloud")) as started:
-        yield started
-
-
 @pytest.fixture
-def desk(server: Cloud, tmp_path: Path) -> Iterator[Desk]:
+def desk(aws: Cloud, tmp_path: Path) -> Iterator[Desk]:
     shutil.copy(ROOT / "Pulumi.yaml", tmp_path)
     (tmp_path / "notes").mkdir()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "pulumi").write_text(PULUMI.format(python=sys.executable, notes=str(tmp_path / "notes")))
     (tmp_path / "bin" / "pulumi").chmod(0o755)
-    server.set_quotas({"L-DB2E81BA": 8.0, "L-3819A6DF": 8.0})
-    yield Desk(server, tmp_path)
-    ssm = server.client("ssm")
+    aws.set_quotas({"L-DB2E81BA": 8.0, "L-3819A6DF": 8.0})
+    yield Desk(aws, tmp_path)
+    ssm = aws.client("ssm")
     ssm.delete_parameters(Names=[parameter_name("dev")])
 
 

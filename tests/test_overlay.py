@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
+from browser import Browser
 from colours import contrast
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -171,15 +171,13 @@ def test_a_machine_without_any_encoder_is_told_what_to_install(monkeypatch: pyte
         film.available_encoder()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
-def test_the_video_plays_in_a_browser(tmp_path: Path) -> None:
+def test_the_video_plays_in_a_browser(tmp_path: Path, browser: Browser) -> None:
     write_video(tmp_path / "out.mp4", at_rate((draw_frame(picture(320, 240), None, {}) for _ in range(30)), 30), 30)
     (tmp_path / "page.html").write_text("<!doctype html><link rel=icon href=data:,><video src=out.mp4 muted></video>")
-    with Browser(tmp_path / "profile") as browser:
-        browser.open(tmp_path / "page.html", 800)
-        play = "document.querySelector('video').play().then(() => 'plays', error => String(error))"
-        assert browser.evaluate(play, wait=True) == "plays"
-        video = browser.evaluate("(v => [v.videoWidth, v.videoHeight, v.duration])(document.querySelector('video'))")
+    browser.open(tmp_path / "page.html", 800)
+    play = "document.querySelector('video').play().then(() => 'plays', error => String(error))"
+    assert browser.evaluate(play, wait=True) == "plays"
+    video = browser.evaluate("(v => [v.videoWidth, v.videoHeight, v.duration])(document.querySelector('video'))")
     assert video == [320, 240 + strip_height(320), pytest.approx(1.0, abs=0.05)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Browser
-from pages import OVERLAPPING, TOO_WIDE, open_browser, violations, wait_for
+from pages import OVERLAPPING, TOO_WIDE, violations, wait_for
 
 from trainer.film import write_video
 from trainer.playback import confidence, course, headline, stretches, times, write_playback
@@ -98,11 +98,6 @@ def test_the_page_is_its_own_but_for_the_film_beside_it_and_escapes_names(played
         assert f'<th scope="row">{w["seconds"]:.1f}</th>' in html
     told = json.loads(re.search(r"data-told='([^']+)'", html).group(1))  # type: ignore[union-attr]
     assert told["shares"] == [list(w["probabilities"].values()) for w in TALK]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory):
-    yield from open_browser(tmp_path_factory)
 
 
 @pytest.mark.parametrize("width", [360, 1600])

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pandas as pd
 import pytest
 from browser import Browser
 from colours import BLINDNESS, contrast, lab, rgb, seen_by
-from pages import OVERLAPPING, TOO_WIDE, open_browser, violations, wait_for
+from pages import OVERLAPPING, TOO_WIDE, violations, wait_for
 
 from manifests.clipfile import PreparedClip, encode_frame, read_clip, write_clip
 from manifests.clips import INDEX_COLUMNS, ClipStore, Rule, claim_folder, update_tables
@@ -653,11 +652,6 @@ def test_the_two_series_differ_for_every_kind_of_colour_vision(kind: str, theme:
 def theme_colours(theme: str) -> dict[str, str]:
     blocks = [dict(re.findall(r"--([\w-]+): ([^;]+);", b)) for b in re.findall(r":root {(.*?)}", STYLE, re.S)]
     return {**blocks[0], **blocks[("light", "dark", "print").index(theme)]}
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    yield from open_browser(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
