@@ -181,14 +181,12 @@ def help_of(module: str, *words: str) -> str:
 
 def commands_page() -> str:
     """Every command with what its help says of it and its examples; the options are left to the help itself."""
-    made = re.findall(
-        r"^([a-z-]+): \.venv/ready .*\n\t@\$\(BIN\)/python -m (infra\.ops\.\w+)", MAKEFILE.read_text(), re.M
-    )
+    made = re.findall(r"^([a-z-]+): \.venv/ready .*\n\t\$\(OPS\)", MAKEFILE.read_text(), re.M)
     verbs = re.findall(r"^    (\w+)  ", help_of("manifests"), re.M)
     known = [
         ("The data", [(f"python -m manifests {verb}", help_of("manifests", verb)) for verb in verbs]),
         ("The model", [(f"python -m trainer {verb}", help_of("trainer", verb)) for verb in EXAMPLES]),
-        ("Your AWS account", [(f"make {verb}", help_of(module)) for verb, module in made]),
+        ("Your AWS account", [(f"make {verb}", help_of(f"infra.ops.{verb}")) for verb in made]),
     ]
     lines = [
         "# Commands",

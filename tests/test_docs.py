@@ -155,3 +155,20 @@ def test_the_reason_behind_a_value_is_found_by_its_setting(tmp_path: Path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("# head\nseed: 1  # any\nmodel:\n  arch: slowfast\n  alpha: 4   # 8x8: frames\nlast: 2\n")
     assert remarks(recipe) == {"seed": "any", "model.alpha": "8x8: frames"}
+
+
+def test_make_lists_every_verb_under_a_heading_and_fits_a_terminal():
+    shown = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    phony = re.search(r"^\.PHONY: ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), re.M)
+    assert phony is not None
+    verbs = [line.split()[1] for line in shown if line.startswith("  make ")]
+    assert sorted(verbs) == sorted(set(phony[1].replace("\\\n", " ").split()) - {"help"})
+    assert shown[0] == "On this machine, without an account"
+    assert max(map(len, shown)) <= 110
+    assert not any("\033" in line for line in shown)  # no colour in a pipe
+
+
+def test_make_tells_what_a_verb_takes():
+    words = ["make", "--assume-old=.venv/ready", f"BIN={Path(sys.executable).parent}", "train", "HELP=1"]
+    told = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert "(NODES=; default 1)" in told
