@@ -95,8 +95,8 @@ def test_a_video_is_seen_as_if_it_ended_at_each_moment():
     times = np.arange(40) / 10  # four seconds
     seen = frames_until(times, 4, 2.0, np.array([1.0, 2.0, 4.0]))
     assert seen.shape == (3, 4)
-    assert times[seen[0]].tolist() == pytest.approx([0.125, 0.375, 0.625, 0.875], abs=0.051)
-    assert times[seen[1]].tolist() == pytest.approx([0.25, 0.75, 1.25, 1.75], abs=0.051)
+    assert times[seen[0]].tolist() == pytest.approx([0.1, 0.3, 0.6, 0.8]), "shown at 0.125, 0.375, 0.625 and 0.875 s"
+    assert times[seen[1]].tolist() == pytest.approx([0.2, 0.7, 1.2, 1.7])
     assert seen[2].tolist() == view_frames(times, 4, 2.0, 2)[-1].tolist(), "the last one is the view at the end"
     short = np.arange(10) / 10
     assert frames_until(short, 4, 2.0, np.array([1.0])).tolist() == view_frames(short, 4, 2.0, 1).tolist()

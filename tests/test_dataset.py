@@ -61,7 +61,7 @@ def test_test_views_are_the_stored_frames_from_start_to_end(clips):
     stored = clips.store.open(str(clips.clip_ids[2])).frames(range(12))
     assert row == 2
     assert views.shape == (3, 4, 3, SIZE, SIZE)
-    assert np.array_equal(views[0, 0].permute(1, 2, 0).numpy(), stored[1])
+    assert np.array_equal(views[0, 0].permute(1, 2, 0).numpy(), stored[0])
     assert np.array_equal(views[-1, -1].permute(1, 2, 0).numpy(), stored[11])
 
 

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.sampling import (
+    ROUNDED,
     TrainingOrder,
     duration_of,
-    nearest_frames,
+    frames_shown,
     sampling_weights,
     training_frames,
     view_frames,
@@ -19,19 +20,44 @@ def times_at(fps, seconds):
     return np.arange(round(fps * seconds)) / fps
 
 
-@given(st.lists(st.floats(0.01, 0.5), min_size=1, max_size=60), st.lists(st.floats(-1, 40), min_size=1, max_size=20))
-def test_the_nearest_frame_is_the_nearest_frame(gaps, wanted):
+# Seconds between the frames of any video, and moments in it, before and after it.
+gaps = st.lists(st.floats(0.01, 0.5), min_size=1, max_size=60)
+moments = st.lists(st.floats(-1, 40), min_size=1, max_size=20)
+RATES = (24, 25, 29.97, 30, 60)
+
+
+@given(gaps, moments)
+def test_a_frame_is_shown_from_its_own_time_until_that_of_the_next(gaps, wanted):
     times, wanted = np.cumsum(gaps), np.array(wanted)
-    chosen = nearest_frames(times, wanted)
-    best = np.abs(times[None] - wanted[:, None]).min(axis=1)
-    np.testing.assert_allclose(np.abs(times[chosen] - wanted), best, atol=1e-9)
+    for moment, frame in zip(wanted + ROUNDED, frames_shown(times, wanted), strict=True):
+        assert times[frame] <= moment or frame == 0
+        assert frame == len(times) - 1 or moment < times[frame + 1]
+
+
+@pytest.mark.parametrize("decimals", [3, 6, 12])  # FLV and Matroska keep milliseconds
+@given(st.integers(4, 64), st.sampled_from(RATES), st.integers(1, 4), st.floats(0, 10))
+def test_of_a_video_of_n_times_the_frames_each_nth_is_shown(decimals, frames, rate, times_as_many, start):
+    """Uneven steps would be a movement that nobody made."""
+    times = np.round(start + np.arange(times_as_many * frames) / rate, decimals)
+    shown = view_frames(times, frames, 100.0, 1)[0]
+    assert shown.tolist() == list(range(times_as_many // 2, times_as_many * frames, times_as_many))
+
+
+@given(gaps, st.integers(1, 64), st.floats(0.2, 5), st.integers(1, 5))
+def test_views_of_a_video_of_changing_rate_stay_inside_it_and_go_forward(gaps, frames, span, views):
+    times = np.cumsum(gaps)
+    shown = view_frames(times, frames, span, views)
+    assert shown.shape == (views, frames)
+    assert shown.min() >= 0
+    assert shown.max() < len(times)
+    assert (np.diff(shown) >= 0).all()
 
 
 def test_25_and_30_fps_videos_are_shown_at_the_same_moments():
     slow, fast = times_at(25, 3), times_at(30, 3)
     for views in (1, 3):
         at_25, at_30 = (t[view_frames(t, 16, 2.1, views)] for t in (slow, fast))
-        assert np.abs(at_25 - at_30).max() <= 0.5 / 25 + 0.5 / 30 + 1e-9
+        assert np.abs(at_25 - at_30).max() <= 1 / 25 + ROUNDED
 
 
 def test_a_short_video_is_covered_whole_and_a_long_one_from_start_to_end():

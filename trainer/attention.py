@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainer.sampling import duration_of, nearest_frames
+from trainer.sampling import duration_of, spread_frames
 
 # A map of fewer cells on a side says no more than left or right: for small inputs an earlier stage is asked.
 FEWEST_CELLS = 4
@@ -73,8 +73,8 @@ def frames_until(
 
     The last `span` seconds before it, or all there is so far: the last of them is the view that ends with the video.
     """
-    window = np.minimum(np.minimum(span, duration_of(times)), moments - times[0])[:, None]
-    return nearest_frames(times, moments[:, None] - window + (np.arange(frames) + 0.5) * window / frames)
+    window = np.minimum(np.minimum(span, duration_of(times)), moments - times[0])
+    return spread_frames(times, moments - window, window, frames)
 
 
 def seconds_of_maps(times: NDArray[np.floating], maps: int) -> NDArray[np.floating]:

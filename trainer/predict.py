@@ -28,7 +28,7 @@ from trainer.formats import Network, load_network
 from trainer.overlay import draw_frame, plot_timeline, strip_height
 from trainer.playback import write_playback
 from trainer.run import read_json
-from trainer.sampling import duration_of, nearest_frames
+from trainer.sampling import duration_of, spread_frames
 from trainer.temperature import tempered
 
 BATCH = 8
@@ -137,9 +137,8 @@ def plan_windows(face: FaceTrack, data: dict[str, Any], rule: Rule, stride: floa
         seen = face.detected[inside].sum()
         if seen == 0 or seen < face.looked[inside].sum() / 2:
             continue
-        wanted = start + (np.arange(data["frames"]) + 0.5) * window / data["frames"]
         square = static_square(face.boxes[inside], rule.margin)
-        frames = nearest_frames(face.times, wanted)
+        frames = spread_frames(face.times, start, window, data["frames"])
         windows.append(Window(float(start + window / 2), frames, square, angles[frames]))
     return windows, count - len(windows)
 

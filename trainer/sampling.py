@@ -15,11 +15,29 @@ Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 Key = tuple[int, int, int]  # epoch, row, repeat: all that decides a sample, besides the run's seed
 
+# Seconds by which a frame's time may be too late: some containers keep whole milliseconds. Of moments that fall on
+# frames none may show the frame before.
+ROUNDED = 0.002
 
-def nearest_frames(times: Floats, wanted: Floats) -> Integers:
-    """Index of the frame shown at each wanted second: `(T,)` from frame times `(N,)`, ascending."""
-    midpoints = (times[1:] + times[:-1]) / 2
-    return np.searchsorted(midpoints, wanted)
+
+def frames_shown(times: Floats, wanted: Floats) -> Integers:
+    """Index of the frame shown at each wanted second: `(..., T)`, from frame times `(N,)`, ascending.
+
+    A frame is shown from its own time until the next one's. Were the nearest taken, moments that lie in the middle
+    between two frames would go to either, and a face would move in jerks.
+    """
+    return np.clip(np.searchsorted(times, wanted + ROUNDED, side="right") - 1, 0, len(times) - 1)
+
+
+def spread_frames(
+    times: Floats, start: float | Floats, window: float | Floats, frames: int, phase: float = 0.5
+) -> Integers:
+    """`(..., frames)` indices of what is shown at even distances over windows that begin at `start`, in seconds.
+
+    Each moment stands for one of `frames` equal parts of its window, and lies at `phase` 0..1 of it.
+    """
+    offsets = np.multiply.outer(window, (np.arange(frames) + phase) / frames)
+    return frames_shown(times, np.asarray(start)[..., None] + offsets)
 
 
 def duration_of(times: Floats) -> float:
@@ -37,7 +55,7 @@ def training_frames(times: Floats, frames: int, span: float, rng: np.random.Gene
     length = duration_of(times)
     window = min(span, length) * rng.uniform(0.85, 1.0)
     start = times[0] + rng.uniform(0, max(length - window, 0.0))
-    return nearest_frames(times, start + (np.arange(frames) + rng.uniform()) * window / frames)
+    return spread_frames(times, start, window, frames, phase=rng.uniform())
 
 
 def view_frames(times: Floats, frames: int, span: float, views: int) -> Integers:
@@ -46,8 +64,7 @@ def view_frames(times: Floats, frames: int, span: float, views: int) -> Integers
     window = min(span, length)
     slack = length - window
     starts = times[0] + (np.linspace(0, slack, views) if views > 1 else np.array([slack / 2]))
-    offsets = (np.arange(frames) + 0.5) * window / frames
-    return nearest_frames(times, starts[:, None] + offsets)
+    return spread_frames(times, starts, window, frames)
 
 
 def sampling_weights(
