@@ -1,9 +1,9 @@
 """One function over many jobs in worker processes: results as they come; a job that kills its worker is named."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
@@ -20,49 +20,45 @@ AHEAD = 4  # jobs handed over per worker: enough to keep all busy, few enough fo
 def map_in_processes(
     function: Callable[..., T], jobs: Sequence[Job], workers: int, crashed: Callable[[Job], T]
 ) -> Iterator[T]:
-    """Yield `function(*job)` for every job as it is done, in any order; one worker means this very process.
+    """Yield one answer for every job, in the order in which they are done; one worker means this very process.
 
-    What the function raises is raised here. For a job that ends its worker (a crash in a decoder, the memory's end)
-    `crashed(job)` is yielded. When the consumer stops early, running jobs are waited for and the rest is dropped.
+    The answer is `function(*job)`; what that raises is raised here. For a job that ends its worker (a crash in a
+    decoder, the memory's end) it is `crashed(job)`. A job that was in flight when a worker died may run twice.
+    When the consumer stops early, running jobs are waited for and the rest is dropped.
     """
     if workers <= 1:
         yield from (function(*job) for job in jobs)
         return
-    left = iter(jobs)
-    suspects: list[Job] = []
-    while True:
+    left = deque(jobs)
+    while left:
         running: dict[Future[T], Job] = {}
         pool = _pool(workers)
         try:
-            while True:
-                for job in islice(left, workers * AHEAD - len(running)):
-                    running[pool.submit(function, *job)] = job
-                if not running:
-                    return
+            while left or running:
+                while left and len(running) < workers * AHEAD:
+                    # In two steps: a pool that broke while the consumer was busy raises here, and the job stays.
+                    future = pool.submit(function, *left[0])
+                    running[future] = left.popleft()
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     result = done.result()
                     del running[done]
                     yield result
         except BrokenProcessPool:
-            # One of those in flight took the whole pool down; which one shows when each is tried by itself.
-            suspects = list(running.values())
+            pass  # A worker died and took the whole pool with it; its job is among those running, if it had one.
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        yield from _one_at_a_time(function, suspects, crashed)
+        for future, job in running.items():
+            lost = isinstance(future.exception(), BrokenProcessPool)
+            yield _alone(function, job, crashed) if lost else future.result()
 
 
-def _one_at_a_time(function: Callable[..., T], jobs: list[Job], crashed: Callable[[Job], T]) -> Iterator[T]:
-    """With one job in flight, whoever ends the worker is the culprit; the rest goes on in a new one."""
-    left = list(jobs)
-    while left:
-        with _pool(1) as pool:
-            try:
-                while left:
-                    result = pool.submit(function, *left[0]).result()
-                    del left[0]
-                    yield result
-            except BrokenProcessPool:
-                yield crashed(left.pop(0))
+def _alone(function: Callable[..., T], job: Job, crashed: Callable[[Job], T]) -> T:
+    """In a new worker of its own: when that dies too, this job is the culprit."""
+    with _pool(1) as pool:
+        try:
+            return pool.submit(function, *job).result()
+        except BrokenProcessPool:
+            return crashed(job)
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

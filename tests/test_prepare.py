@@ -21,7 +21,6 @@ from manifests.clips import ClipStore, read_index, read_rejected
 from manifests.errors import UserError
 from manifests.faces import Square, crop_square
 from manifests.files import sha256_of
-from manifests.pool import map_in_processes
 from manifests.prepare import prepare
 from manifests.sheet import write_sheet
 from manifests.video import read_frames
@@ -316,18 +315,6 @@ def test_wrong_folders_and_settings_are_the_users_to_mend(corpus: Path, tmp_path
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write into"):
         prepare(corpus / "m.csv", corpus, tmp_path / "file" / "clips")
-
-
-def square_or_die(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number * number
-
-
-def test_a_job_that_kills_its_worker_is_named_and_the_others_are_done() -> None:
-    jobs = [(n,) for n in range(12)]
-    results = sorted(map_in_processes(square_or_die, jobs, 2, lambda job: -job[0]))
-    assert results == sorted([-3, *(n * n for n in range(12) if n != 3)])
 
 
 def test_the_contact_sheet_shows_each_actor_and_each_rejected_clip(corpus: Path, tmp_path: Path) -> None:
