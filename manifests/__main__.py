@@ -88,12 +88,11 @@ def add_build(subparsers: Any) -> None:
         "--split", default="70/15/15", metavar="T/V/T", help="shares of train/val/test (default: %(default)s)"
     )
     who.add_argument(
-        "--folds", metavar="NAME|K", help="ravdess6, crema5, ravdess5, or a number of folds; then --fold is the test"
+        "--folds",
+        metavar="NAME|K",
+        help="ravdess6, crema5, ravdess5, or a number of folds: one of them is the test, the next one validates",
     )
     who.add_argument("--fold", type=int, metavar="I", help="with --folds: the fold to test on (default: 1)")
-    who.add_argument(
-        "--val", choices=("next", "none"), default="next", help="with --folds: validate on the next fold, or not at all"
-    )
     who.add_argument("--test-on", metavar="CORPUS", help="test on all of this corpus, train and validate on the others")
     who.add_argument(
         "--leaky", action="store_true", help="split takes, not actors: only to show how much leakage inflates"

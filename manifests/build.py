@@ -1,8 +1,6 @@
 """How a manifest is made: list, read the names, decode, keep one file per take, label, split, write."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from manifests import splits, table
 from manifests.card import write_card
 from manifests.corpora import LABEL_SETS, label_set
 from manifests.errors import UserError
+from manifests.files import writing_to
 from manifests.gather import Gathered, describe_actors, gather
 from manifests.sources import is_s3
 from manifests.takes import Rejected, choose_classes, compare_twins, keep_one_file, reject_same_bytes
@@ -39,7 +38,6 @@ class Request:
     split: str = "70/15/15"
     folds: str | None = None
     fold: int | None = None
-    val: str = "next"
     test_on: str | None = None
     leaky: bool = False
     seed: int = 0
@@ -68,8 +66,7 @@ def build(request: Request) -> Built:
     takes, gathered = gather(request.ravdess, request.crema, request.csv, request.root, labels)
     files = len(takes) + len(gathered.rejected)
     takes, dropped = choose_classes(takes, labels, request.calm, request.channel)
-    with _writing(request.out):
-        takes, decoded, verification = _verify(takes, request, gathered)
+    takes, decoded, verification = _verify(takes, request, gathered)
     twins: dict[str, Any] = compare_twins(takes) if verification == "decoded" else {"compared": 0, "differ": []}
     takes, same = reject_same_bytes(takes)
     takes, spare = keep_one_file(takes, request.twins)
@@ -103,20 +100,12 @@ def build(request: Request) -> Built:
         "counts": table.counts_of(rows),
         "actors": {name: sorted(rows.loc[rows["split"] == name, "actor"].unique()) for name in table.SPLITS},
     }
-    with _writing(request.out):
+    with writing_to(request.out.parent):
         changed = table.write_csv(table.rejected_path(request.out), rejected)
         changed = write_card(request.out, rows, facts, rejected) or changed
         # Last the table and the JSON that vouches for it: a build that is killed leaves no JSON that lies.
         changed = table.write_manifest(request.out, rows, facts) or changed
     return Built(rows, facts, rejected, decoded, changed)
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write {out} ({error.strerror}): make room there, or give another --out") from None
 
 
 def kinds_of(reasons: pd.Series) -> dict[str, int]:
@@ -125,8 +114,8 @@ def kinds_of(reasons: pd.Series) -> dict[str, int]:
 
 
 def _refuse_contradictions(request: Request) -> None:
-    if request.folds is None and (request.fold is not None or request.val != "next"):
-        raise UserError("--fold and --val belong to --folds: add `--folds ravdess6`, crema5 or a number")
+    if request.folds is None and request.fold is not None:
+        raise UserError("--fold belongs to --folds: add `--folds ravdess6`, crema5 or a number")
     chosen = [name for name in ("folds", "test_on", "leaky") if getattr(request, name)]
     if len(chosen) > 1:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in chosen)
@@ -157,7 +146,7 @@ def _verify(takes: pd.DataFrame, request: Request, gathered: Gathered) -> tuple[
     facts = [verdict.facts for verdict in judged if verdict.facts is not None]
     known = {name: pd.array([each[name] for each in facts]) for name in VIDEO_COLUMNS}
     hashes = [verdict.sha256 for verdict in judged if verdict.facts is not None]
-    sizes = [path.stat().st_size for path, fine in zip(paths, good, strict=True) if fine]
+    sizes = [verdict.size for verdict in judged if verdict.facts is not None]
     return takes[good].assign(**known, sha256=hashes, bytes=sizes), decoded, "decoded"
 
 
@@ -185,8 +174,7 @@ def _split(takes: pd.DataFrame, request: Request, shares: tuple[float, float, fl
             rule = f"{request.folds} folds by actor, fold {fold}, seed {seed}"
         else:
             raise UserError(f"unknown folds {request.folds!r}: use {', '.join(splits.named_folds())} or a number")
-        rule += "" if request.val == "next" else ", no validation actors"
-        takes = takes.assign(fold=number, split=splits.split_of_fold(number, fold, request.val == "next"))
+        takes = takes.assign(fold=number, split=splits.split_of_fold(number, fold, validate=True))
     elif request.test_on:
         rule = f"test on {request.test_on}, other actors {request.split} without its test share, seed {seed}"
         takes = takes.assign(split=splits.split_by_dataset(takes, request.test_on, shares, seed))

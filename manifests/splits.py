@@ -166,7 +166,7 @@ def published_folds(rows: pd.DataFrame, name: str) -> np.ndarray:
 def split_of_fold(number: np.ndarray, fold: int, validate: bool) -> np.ndarray:
     """Fold `fold` is the test; with `validate` the next one (after the last, the first) validates; the rest train.
 
-    Without it the whole remainder trains, as in the published protocols: then nothing may be chosen by test scores.
+    Without it the whole remainder is "train", and the caller says who of it validates.
     """
     folds = sorted(set(number.tolist()))
     if fold not in folds:
@@ -177,7 +177,7 @@ def split_of_fold(number: np.ndarray, fold: int, validate: bool) -> np.ndarray:
     if validate and len(folds) > 2:
         split[number == folds[(folds.index(fold) + 1) % len(folds)]] = "val"
     elif validate:
-        raise UserError("two folds leave no actors to validate on: use 3 or more, or add --val none")
+        raise UserError("two folds leave no actors to validate on: use --folds 3 or more")
     split[number == fold] = "test"
     return split
 

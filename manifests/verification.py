@@ -16,7 +16,8 @@ import av
 
 from manifests import video
 from manifests.console import track
-from manifests.files import sha256_of
+from manifests.errors import UserError
+from manifests.files import sha256_of, writing_to
 from manifests.pool import map_in_processes
 from manifests.video import VideoError, verify_video
 from manifests.workers import usable_cores
@@ -30,10 +31,12 @@ FEWEST_FRAMES = 8
 class Verdict:
     """What is known of a file's content: `facts` as in VideoFacts if it is good, else None and the reason.
 
-    A verdict that is not about the content (no permission, changed meanwhile) has no sha256 and is not remembered.
+    A verdict that is not about the content (no permission, changed meanwhile) has neither sha256 nor size and is not
+    remembered.
     """
 
     sha256: str
+    size: int  # bytes
     facts: dict[str, Any] | None
     reason: str
 
@@ -56,14 +59,14 @@ class Cache:
         self.by_stat: dict[Stat, str] = {}
         self.by_content: dict[str, Verdict] = {}
         self.sizes: set[int] = set()
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        text = _read(path) if path.exists() else ""
         # A line torn by a kill must not swallow the next.
         self.unended = bool(text) and not text.endswith("\n")
         for line in text.splitlines():
             try:
                 entry = json.loads(line)
                 if entry["rules"] == self.rules:
-                    verdict = Verdict(entry["sha256"], entry["facts"], entry["reason"])
+                    verdict = Verdict(entry["sha256"], entry["size"], entry["facts"], entry["reason"])
                     self._learn((entry["path"], entry["size"], entry["mtime_ns"]), verdict)
             except (ValueError, KeyError, TypeError):
                 continue
@@ -76,10 +79,11 @@ class Cache:
 
     def add(self, stat: Stat, verdict: Verdict) -> None:
         self._learn(stat, verdict)
-        entry = dict(zip(("path", "size", "mtime_ns"), stat, strict=True), rules=self.rules, **asdict(verdict))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(("\n" if self.unended else "") + json.dumps(entry) + "\n")
+        entry = {"path": stat[0], "mtime_ns": stat[2], "rules": self.rules, **asdict(verdict)}
+        with writing_to(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(("\n" if self.unended else "") + json.dumps(entry) + "\n")
         self.unended = False
 
     def _learn(self, stat: Stat, verdict: Verdict) -> None:
@@ -88,8 +92,20 @@ class Cache:
         self.sizes.add(stat[1])
 
 
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path} ({error.strerror}): make it readable, or delete it and every video is decoded again"
+        ) from error
+
+
 def verify_files(paths: list[Path], cache_path: Path, workers: int | None) -> tuple[dict[Path, Verdict], int]:
-    """Judge every file, showing progress; return the verdicts and how many files had to be decoded."""
+    """Judge every file, showing progress; return the verdicts and how many files had to be decoded.
+
+    Raises UserError where the cache cannot be read or written; a video that cannot be read is a verdict.
+    """
     cache = Cache(cache_path)
     verdicts = {path: verdict for path in paths if (verdict := cache.find(path))}
     waiting = [path for path in paths if path not in verdicts]
@@ -130,24 +146,28 @@ def _judge(path: Path) -> _Judged:
     try:
         before = stat_of(path)
         digest = sha256_of(path)
-        verdict = _look(path, digest)
+        verdict = _look(path, digest, before[1])
         if stat_of(path) != before:
-            return _Judged(path, None, Verdict("", None, "changed while it was read: build again when it is whole"))
+            return _Judged(path, None, _unknown("changed while it was read: build again when it is whole"))
     except OSError as error:
-        return _Judged(path, None, Verdict("", None, f"unreadable: {error.strerror or error}"))
+        return _Judged(path, None, _unknown(f"unreadable: {error.strerror or error}"))
     return _Judged(path, before, verdict)
 
 
 def _crashed(job: tuple[Any, ...]) -> _Judged:
-    return _Judged(job[0], None, Verdict("", None, "decoder crashed: the file ended the process that read it"))
+    return _Judged(job[0], None, _unknown("decoder crashed: the file ended the process that read it"))
 
 
-def _look(path: Path, digest: str) -> Verdict:
+def _unknown(reason: str) -> Verdict:
+    return Verdict("", 0, None, reason)
+
+
+def _look(path: Path, digest: str, size: int) -> Verdict:
     try:
         facts = asdict(verify_video(path))
     except VideoError as error:
-        return Verdict(digest, None, str(error))
+        return Verdict(digest, size, None, str(error))
     if facts["frames"] < FEWEST_FRAMES:
         noun = "frame" if facts["frames"] == 1 else "frames"
-        return Verdict(digest, None, f"too short: {facts['frames']} {noun}, a clip needs {FEWEST_FRAMES}")
-    return Verdict(digest, facts, "")
+        return Verdict(digest, size, None, f"too short: {facts['frames']} {noun}, a clip needs {FEWEST_FRAMES}")
+    return Verdict(digest, size, facts, "")

@@ -91,14 +91,12 @@ def test_crema_folds_hold_as_many_test_clips_as_published(complete: Path, tmp_pa
     assert tested == [1463, 1470, 1475 + 1, 1474, 1555]
 
 
-def test_ravdess_folds_test_240_and_train_on_1200_without_validation(complete: Path, tmp_path: Path) -> None:
+def test_ravdess_folds_test_240_and_validate_on_the_next_240(complete: Path, tmp_path: Path) -> None:
     asked = {"crema": None, "labels": "ravdess8", "folds": "ravdess6", "fold": 6}
-    with_val = build(of(complete, tmp_path / "val.csv", **asked)).rows
-    assert Counter(with_val["split"]) == {"train": 960, "val": 240, "test": 240}
-    assert set(with_val.query("split == 'test'")["actor"]) == {f"ravdess_{actor}" for actor in range(21, 25)}
-    assert set(with_val.query("fold == 1")["split"]) == {"val"}
-    without = build(of(complete, tmp_path / "all.csv", **asked, val="none")).rows
-    assert Counter(without["split"]) == {"train": 1200, "test": 240}
+    rows = build(of(complete, tmp_path / "m.csv", **asked)).rows
+    assert Counter(rows["split"]) == {"train": 960, "val": 240, "test": 240}
+    assert set(rows.query("split == 'test'")["actor"]) == {f"ravdess_{actor}" for actor in range(21, 25)}
+    assert set(rows.query("fold == 1")["split"]) == {"val"}
 
 
 def test_demographics_and_face_votes_are_joined(complete: Path, tmp_path: Path) -> None:
@@ -330,7 +328,7 @@ WRONG = [
     (["--ravdess", "{small}/ravdess", "--folds", "7"], "only 6 actors"),
     (["--ravdess", "{small}", "--crema", "{small}", "--folds", "ravdess6"], "do not list crema_1001"),
     (["--ravdess", "{small}/ravdess", "--split", "70/20/20"], "sum to 110, not to 100"),
-    (["--ravdess", "{small}/ravdess", "--fold", "1"], "--fold and --val belong to --folds"),
+    (["--ravdess", "{small}/ravdess", "--fold", "1"], "--fold belongs to --folds"),
     (["--ravdess", "{small}/ravdess", "--leaky", "--folds", "3"], "--folds and --leaky contradict each other"),
     (["--ravdess", "{small}/ravdess", "--calm", "neutral", "--labels", "ravdess8"], "--calm neutral contradicts"),
     (["--ravdess", "{small}/ravdess", "--labels", "commn6"], "unknown label set 'commn6'"),

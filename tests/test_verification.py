@@ -9,12 +9,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from videos import crema_names, encode, ravdess_names, tell_apart
 
+from manifests import verification
 from manifests.__main__ import main
 from manifests.build import Request, build
+from manifests.errors import UserError
 from manifests.table import read_manifest
 from manifests.verification import CACHE_NAME, verify_files
 
@@ -198,6 +201,33 @@ def test_every_broken_file_is_judged_rightly_by_itself(tmp_path: Path) -> None:
     for name, reason in BAD.items():
         assert reason in verdicts[broken / name].reason
     assert verify_files(paths, tmp_path / CACHE_NAME, 2) == (verdicts, 0)
+
+
+def test_a_video_that_is_moved_away_after_it_was_decoded_is_not_told_as_a_full_disk(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(corpus, root)
+    sizes = {path: (root / path).stat().st_size for path in NAMES}
+
+    def verify_and_lose(paths: list[Path], *rest: Any) -> Any:
+        answer = verify_files(paths, *rest)
+        (root / NAMES[-1]).unlink()
+        return answer
+
+    monkeypatch.setattr(verification, "verify_files", verify_and_lose)
+    rows = build(of(root, tmp_path / "m.csv")).rows.set_index("path")
+    assert NAMES[-1] in rows.index
+    assert {path: rows.loc[path, "bytes"] for path in rows.index} == {path: sizes[path] for path in rows.index}
+
+
+def test_a_cache_that_cannot_be_written_or_read_is_told_as_what_it_is(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"cannot write into {tmp_path / 'file'}: File exists"):
+        build(of(corpus, tmp_path / "file" / "m.csv"))
+    (tmp_path / CACHE_NAME).mkdir()
+    with pytest.raises(UserError, match=f"cannot read {tmp_path / CACHE_NAME} .*: make it readable, or delete it"):
+        build(of(corpus, tmp_path / "m.csv"))
 
 
 def test_a_file_that_cannot_be_read_is_named_and_not_remembered(corpus: Path, tmp_path: Path) -> None:
