@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import cv2
@@ -36,7 +37,7 @@ from manifests.video import read_frames
 from trainer.augment import ClipTransform
 from trainer.config import Config, read_config
 from trainer.dataset import Clips, TestViews, TrainingClips, colours_last, to_tensor
-from trainer.evaluate import predict_views
+from trainer.inference import predict_views
 from trainer.learner import create_learner
 from trainer.networks import Network, create_model, normalisation, place, to_input
 from trainer.processes import Processes
@@ -123,9 +124,9 @@ def placed_step(model: Network, clips: Tensor, labels: Tensor, fused: bool) -> W
 
 def our_step(config: Config, clips: Tensor, labels: Tensor) -> Work:
     """The step that `trainer.train` makes: with clipping, schedule and averaged weights, which others are spared."""
-    nobody = Clips(None, [], [])  # type: ignore[arg-type]
+    nobody: Any = SimpleNamespace(labels=np.arange(CLASSES))
     learner = create_learner(config, nobody, CLASSES, 1000, CPU, Processes(), None)
-    return lambda: learn(config, learner, clips[:, None], labels, 0, 1000, 1, 0)
+    return lambda: learn(config, learner, clips[:, None], labels, 0, 1)
 
 
 def bench_steps(rounds: int, compiled: bool) -> tuple[Table, bool]:

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from toys import TINY
 
 from manifests.errors import UserError
+from trainer import train
 from trainer.batchsize import fits, is_out_of_memory, largest_batch, memory_errors_explained
+from trainer.config import read_config
+from trainer.processes import ALONE
 
 # A process with 300 MB to spare, where a video costs 8 MB: what largest_batch finds, and what one by one shows.
 CHILD = """
@@ -46,7 +50,7 @@ for step in (with_torch, with_numpy):
     found[step.__name__] = [by_hand, largest, len(tried), largest_batch(step, 50, 1000), largest_batch(step, 1, 9)]
 found["gradients"] = largest_batch(with_gradients, 32, 512)
 try:
-    with memory_errors_explained(512, 2):
+    with memory_errors_explained(512, 2, auto=False):
         with_gradients(256)
 except UserError as error:
     found["said"] = str(error)
@@ -97,6 +101,60 @@ def more_than_there_is():
     return torch.empty(2**55)
 
 
+@pytest.mark.parametrize(
+    ("pieces", "auto", "says"),
+    [
+        (2, False, "say optim.accumulate=auto"),
+        (2, True, "8 videos in 2 pieces do not fit into memory, though they did on trial; say optim.accumulate=4 "),
+        (5, True, "say optim.accumulate=8 "),
+        (8, True, "8 videos in 8 pieces do not fit into memory; lower data.size"),
+    ],
+)
+def test_what_to_set_is_never_what_is_set_already(pieces, auto, says):
+    with pytest.raises(UserError, match=says), memory_errors_explained(8, pieces, auto=auto):
+        more_than_there_is()
+
+
+@pytest.mark.parametrize(
+    ("device", "had", "of_processes", "pieces"),
+    [
+        ("cuda", 2, 1, 3),  # the next machine's GPU is smaller
+        ("cuda", 5, 1, 5),  # or larger
+        ("cuda", 5, 2, 3),  # each process has twice the videos that each of two had
+        ("cpu", 2, 2, 3),
+        ("cpu", 2, 1, 2),
+        ("cpu", 5, 1, 5),
+    ],
+)
+def test_a_run_that_goes_on_finds_the_pieces_that_fit_where_it_is_now(monkeypatch, device, had, of_processes, pieces):
+    def try_three(try_step, start, most):
+        """Where three videos fit at once."""
+        assert (start, most) == (8, 8)
+        return 3
+
+    monkeypatch.setattr(train, "largest_batch", try_three)
+    config = read_config(Path("demo.yaml"), ["optim.accumulate=auto", "data.batch=8"])
+    state = {"pieces": had, "rng": [{}] * of_processes}
+    assert train.count_pieces(config, None, 2, torch.device(device), ALONE, state) == pieces
+    assert train.count_pieces(config, None, 2, torch.device(device), ALONE, None) == 3
+
+
+def test_the_trial_is_a_step_of_the_run_itself(monkeypatch):
+    """Where more than three videos run out of memory, a tenth is left free and eight are learned two by two."""
+
+    def small(config, learner, clips, *others):
+        if len(clips) > 3:
+            more_than_there_is()
+        return learn(config, learner, clips, *others)
+
+    learn = train.learn
+    monkeypatch.setattr(train, "learn", small)
+    config = read_config(
+        Path("demo.yaml"), [*TINY, "optim.accumulate=auto", "data.batch=8", "optim.class_weights=false"]
+    )
+    assert train.count_pieces(config, None, 2, torch.device("cpu"), ALONE, None) == 4
+
+
 def test_the_search_leaves_the_random_generator_as_it_was():
     def try_step(batch):
         torch.rand(batch)
@@ -114,8 +172,8 @@ def test_a_mistake_that_is_not_about_memory_is_not_taken_for_it():
 
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         fits(broken, 2)
-    with pytest.raises(RuntimeError, match="cannot be multiplied"), memory_errors_explained(2, 1):
+    with pytest.raises(RuntimeError, match="cannot be multiplied"), memory_errors_explained(2, 1, auto=False):
         broken(2)
-    with pytest.raises(UserError), memory_errors_explained(2, 1):
+    with pytest.raises(UserError), memory_errors_explained(2, 1, auto=False):
         more_than_there_is()
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))

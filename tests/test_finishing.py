@@ -186,7 +186,7 @@ def test_a_step_learns_as_much_from_either(clips):
         make_deterministic(1, "cpu", 0)
         learner = create_learner(config, clips, 2, 10, CPU, Processes(), None)
         losses.append([
-            learn(config, learner, pixels, targets, step, 10, 2, 0)
+            learn(config, learner, pixels, targets, step, 2)
             for step, (pixels, targets) in enumerate(batches(config, clips))
         ])  # fmt: skip
     # The first step's; later ones go on from weights that differ a little.

@@ -10,6 +10,7 @@ from manifests.errors import UserError
 
 # Left free, since fragments and the longest clips ask for a little more than the trial did.
 MARGIN = 0.1
+SMALLER = "lower data.size, data.frames or data.clips_per_video"
 
 
 def largest_batch(try_step: Callable[[int], None], start: int, most: int) -> int:
@@ -30,9 +31,7 @@ def largest_batch(try_step: Callable[[int], None], start: int, most: int) -> int
             unbounded = failing > most
             batch = min(2 * fitting, most) if unbounded else (fitting + failing) // 2
     if fitting == 0:
-        raise UserError(
-            "not even one video at a time fits into memory; lower data.size, data.frames or data.clips_per_video"
-        )
+        raise UserError(f"not even one video at a time fits into memory; {SMALLER}")
     return fitting if fitting == most else max(1, int(fitting * (1 - MARGIN)))
 
 
@@ -52,17 +51,25 @@ def fits(try_step: Callable[[int], None], batch: int) -> bool:
 
 
 @contextmanager
-def memory_errors_explained(videos: int, pieces: int) -> Iterator[None]:
-    """Turn running out of memory in a step on `videos` videos into a UserError that says what to set."""
+def memory_errors_explained(videos: int, pieces: int, *, auto: bool) -> Iterator[None]:
+    """Turn running out of memory in a step on `videos` videos into a UserError that says what to set.
+
+    `auto`: the number of pieces was found by `largest_batch`, and not set.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(
-            f"{videos} videos in {pieces} pieces do not fit into memory; say optim.accumulate=auto, which finds the "
-            "number of pieces that do, or lower data.batch"
-        ) from None
+        told = f"{videos} videos in {pieces} pieces do not fit into memory"
+        if pieces >= videos:
+            told += f"; {SMALLER}"
+        elif auto:
+            # A smaller batch would be cut into pieces of the same size.
+            told += f", though they did on trial; say optim.accumulate={min(2 * pieces, videos)} in a new run directory"
+        else:
+            told += "; say optim.accumulate=auto, which finds the number of pieces that do, or lower data.batch"
+        raise UserError(told) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

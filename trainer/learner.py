@@ -43,7 +43,10 @@ class Learner:
     autocast: Callable[[], AbstractContextManager[Any]]
     class_weights: Tensor | None
     classes: int
+    total_steps: int
+    frozen_steps: int  # the first ones, in which the backbone stands still
     device: torch.device
+    processes: Processes
 
     @property
     def backbone(self) -> tuple[str, ...]:
@@ -94,7 +97,10 @@ def create_learner(
         autocast=autocast,
         class_weights=class_weights(clips.labels, classes).to(device) if optim.class_weights else None,
         classes=classes,
+        total_steps=total_steps,
+        frozen_steps=frozen_steps,
         device=device,
+        processes=processes,
     )
 
 

@@ -12,9 +12,9 @@ def video_loss(
 ) -> Tensor:
     """Loss of `(videos, clips, classes)` float32 logits, a scalar: cross-entropy + `consistency` * disagreement.
 
-    The cross-entropy is that of the mean logits of a video's clips, by which testing judges it. `targets` are classes
-    `(videos,)` int64 or probabilities `(videos, classes)`. With classes, torch divides by the sum of the weights of the
-    batch; with probabilities by the number of videos.
+    The cross-entropy is that of the mean logits of a video's clips; testing averages probabilities. `targets` are
+    classes `(videos,)` int64 or probabilities `(videos, classes)`. With classes, torch divides by the sum of the
+    weights of the batch; with probabilities by the number of videos.
     """
     loss = F.cross_entropy(logits.mean(1), targets, weight=class_weights, label_smoothing=label_smoothing)
     return loss + consistency * disagreement(logits) if consistency else loss
@@ -29,6 +29,15 @@ def disagreement(logits: Tensor) -> Tensor:
     logs = logits.log_softmax(-1)
     mean = logs.logsumexp(1, keepdim=True) - np.log(logits.shape[1])
     return (logs.exp() * (logs - mean)).sum(-1).mean()
+
+
+def as_probabilities(targets: Tensor, classes: int) -> Tensor:
+    """`(videos, classes)` float32 from classes `(videos,)`; what is probabilities already stays as it is.
+
+    With probabilities torch divides the loss by the number of videos; with classes by the sum of their weights, and the
+    pieces of a batch, on one device or on many, would not add up to the whole.
+    """
+    return F.one_hot(targets, classes).float() if targets.ndim == 1 else targets
 
 
 def class_weights(labels: NDArray[np.integer], classes: int) -> Tensor:

@@ -52,15 +52,15 @@ def preflight(config: Config, manifest: Manifest, store: ClipStore, processes: i
     device = make_deterministic(config.seed, config.device, 0)
     share = config.data.model_copy(update={"batch": config.data.batch // processes, "workers": 0})
     config = config.model_copy(update={"data": share})
-    pieces = count_pieces(config, clips, classes, device, ALONE)
-    with memory_errors_explained(share.batch, pieces):
+    pieces = count_pieces(config, clips, classes, device, ALONE, None)
+    with memory_errors_explained(share.batch, pieces, auto=config.optim.accumulate == "auto"):
         learner = create_learner(config, clips, classes, config.optim.epochs, device, ALONE, None)
         loader = training_loader(config, clips, 0, ALONE)
         if share.shard_window and run:
             want_shards(run, clips, loader)
         drawn, targets = next(iter(loader))
         began = time.monotonic()
-        loss = learn(config, learner, drawn, targets, 0, config.optim.epochs, pieces, 0)
+        loss = learn(config, learner, drawn, targets, 0, pieces)
     took = f"{time.monotonic() - began:.1f} s on the CPU"
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**30

@@ -15,7 +15,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -54,10 +54,28 @@ class Processes:
         """The module to call in training: with several processes, one whose gradients are the mean over all."""
         if self.world == 1:
             return model
-        # Buffers are not sent around: frozen and synchronised statistics agree by themselves.
+        # It would give everyone the leader's buffers before a step; `share_buffers` gives them the mean after it.
         return DistributedDataParallel(
             model, device_ids=[device.index] if device.type == "cuda" else None, forward_sync_buffers=False
         )
+
+    def exchanging(self, module: nn.Module, really: bool) -> AbstractContextManager[Any]:
+        """Whether a pass through the wrapped module, forward and back, exchanges gradients.
+
+        Those of a pass that does not are kept, and travel with those of the next one that does.
+        """
+        return module.no_sync() if isinstance(module, DistributedDataParallel) and not really else nullcontext()
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Let every process have the mean over all of them of the model's buffers, BatchNorm's running statistics."""
+        if self.world == 1:
+            return
+        buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        mean = torch.cat([buffer.flatten() for buffer in buffers])
+        dist.all_reduce(mean)
+        mean /= self.world
+        for buffer, part in zip(buffers, mean.split([buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(part.view_as(buffer))
 
     def gather(self, *values: float) -> Tensor:
         """These numbers from every process, on the CPU: `(world, len(values))`, float64."""
