@@ -1,6 +1,8 @@
 """Evaluation counts videos, averages views, and refuses what does not fit. Run: pytest tests/test_evaluate.py"""
 
 import csv
+import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +10,19 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
-from toys import LABELS, TINY, make_corpus
+from torch.utils.data import Dataset
+from toys import LABELS, SIZE, TINY, make_corpus, write_clips
 
 from manifests.clipfile import encode_frame, write_clip
-from manifests.clips import INDEX_COLUMNS, ClipStore, claim_folder, update_tables
+from manifests.clips import INDEX_COLUMNS, ClipStore, Rule, claim_folder, update_tables
 from manifests.files import write_json
 from manifests.table import as_table, facts_path, read_manifest, write_manifest
 from trainer.__main__ import main
 from trainer.dataset import Clips, TestViews
-from trainer.evaluate import predict_views, result_line
+from trainer.evaluate import result_line
 from trainer.formats import load_network
 from trainer.hardest import CARDS, MOMENTS
+from trainer.inference import predict_views
 from trainer.robustness import DISTURBANCES
 from trainer.run import read_json
 
@@ -230,6 +234,76 @@ def test_a_run_that_has_no_weights_yet_is_one_sentence_and_stays_as_it_was(run, 
     assert main(words) == 2
     assert "has no weights yet" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def pages(run):
+    return [run / name for name in ("report.html", "model_card.md")]
+
+
+def test_report_and_card_tell_what_was_judged_last(run, corpus, tmp_path):
+    words = ["evaluate", "--run", str(run), "--manifest", str(corpus[0]), "--clips", str(corpus[1])]
+    assert main([*words, "evaluation.clips=2"]) == 0
+    for page in pages(run):
+        assert "mean over 2 clips across its length" in page.read_text().replace("\u00a0", " ")
+    assert "twin" not in (run / "report.html").read_text()
+    tested = read_manifest(corpus[0]).rows.query("split == 'test'")["clip_id"].tolist()
+    assert main([*words, "--twins", str(other_files(corpus[1], tmp_path / "twins", tested[:3]))]) == 0
+    assert "3 takes" in (run / "report.html").read_text().replace("\u00a0", " ")
+    assert main([*words, "evaluation.clips=1"]) == 0
+
+
+def test_a_run_that_was_stopped_while_it_was_tested_gets_its_report_from_either_command(run, corpus, tmp_path, capsys):
+    stopped = Path(shutil.copytree(run, tmp_path / "run"))
+    for path in (*pages(stopped), stopped / "evaluation.json", stopped / "outcome.json"):
+        path.unlink()
+    assert main(["evaluate", "--run", str(stopped), "--manifest", str(corpus[0]), "--clips", str(corpus[1])]) == 0
+    assert all(page.is_file() for page in pages(stopped))
+    capsys.readouterr()
+    assert fit(*corpus, stopped) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("setting", ["data.size=112", "model.alpha=8", "optim.lr=1", "seed=2", "stall_minutes=3"])
+def test_what_makes_a_run_what_it_is_is_not_changed_by_evaluating(run, corpus, capsys, setting):
+    words = ["evaluate", "--run", str(run), "--manifest", str(corpus[0]), "--clips", str(corpus[1])]
+    before = (run / "outcome.json").stat().st_mtime_ns
+    assert main([*words, setting]) == 2
+    assert f"{setting.partition('=')[0]} is the run's own" in capsys.readouterr().err
+    assert (run / "outcome.json").stat().st_mtime_ns == before
+    assert main([*words, "data.batch=3", "data.workers=0", "data.shard_window=null", "device=cpu"]) == 0
+
+
+def test_clips_of_another_size_or_margin_are_not_judged_as_the_run_s_own(run, corpus, tmp_path, capsys):
+    other = tmp_path / "clips"
+    write_clips(other, read_manifest(corpus[0]).rows.to_dict("records"), Rule(size=SIZE, margin=0.1))
+    words = ["evaluate", "--run", str(run), "--manifest", str(corpus[0]), "--clips"]
+    assert main([*words, str(other)]) == 2
+    said = capsys.readouterr().err
+    assert "clips.margin is 0.3 there and 0.1 here" in said
+    assert said.count("\n") == 1
+    assert main([*words, str(corpus[1])]) == 0
+
+
+class Asks(Dataset):
+    """Videos that are bright where the process that loads them lets Ctrl-C pass by."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, row):
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        return torch.full((1, 2, 3, 8, 8), 255 * ignored, dtype=torch.uint8), row
+
+
+class Brightness(nn.Module):
+    def forward(self, x):
+        return x.mean(dim=(2, 3, 4))
+
+
+def test_those_who_load_leave_ctrl_c_to_those_who_look():
+    how = {"arch": "slowfast", "batch": 2, "flip": False}
+    inside, outside = (predict_views(Brightness(), Asks(), torch.device("cpu"), workers=n, **how) for n in (1, 0))
+    assert (inside > outside).all()
 
 
 def test_a_mirrored_view_is_the_model_on_the_mirrored_clip(corpus):

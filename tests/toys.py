@@ -45,8 +45,7 @@ def make_corpus(folder: Path, actors: int = 8, takes: int = 4) -> tuple[Path, Pa
     return manifest, folder / "clips"
 
 
-def write_clips(root: Path, rows: list[dict[str, str]]) -> None:
-    rule = Rule(size=SIZE)
+def write_clips(root: Path, rows: list[dict[str, str]], rule: Rule = Rule(size=SIZE)) -> None:  # noqa: B008
     claim_folder(root, rule)
     prepared = []
     for number, row in enumerate(rows):

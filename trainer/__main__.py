@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import UserError, run_command
-from trainer.config import change_config, read_config
-from trainer.run import Interrupted, Run, read_json
+from trainer.config import read_config
+from trainer.run import Interrupted, read_json
 
 EXAMPLES = {
     "fit": """examples:
@@ -208,40 +208,11 @@ def preflight_command(arguments: argparse.Namespace) -> None:
 def evaluate_command(arguments: argparse.Namespace) -> None:
     from manifests.clips import ClipStore
     from manifests.table import read_manifest
-    from trainer.evaluate import evaluate, result_line
-    from trainer.processes import joined
-    from trainer.twins import compare_twins, twins_line
-    from trainer.wanted import wait_for
-    from trainer.workflow import choose_clips
+    from trainer.workflow import evaluate_run
 
-    facts = read_json(arguments.run / "run.json")
-    if facts is None:
-        raise UserError(f"{arguments.run} is no run directory; train first: python -m trainer fit --help")
-    config = change_config(facts["config"], arguments.settings)
+    twins = ClipStore(arguments.twins) if arguments.twins else None
     manifest, store = read_manifest(arguments.manifest), ClipStore(arguments.clips)
-    if manifest.sha256 != facts["manifest"]["sha256"]:
-        raise UserError(f"{arguments.manifest} is not the manifest that {arguments.run} was trained on; give that one")
-    store.wait = wait_for if config.data.shard_window else None
-    splits, rows, skipped = choose_clips(manifest, store)
-    if not (arguments.run / "model.safetensors").is_file():
-        raise UserError(f"{arguments.run} has no weights yet; finish its training: python -m trainer fit --help")
-    known = read_json(arguments.run / "evaluation.json")
-    with joined(config.device) as processes, Run(arguments.run, facts, leader=processes.leader) as run:
-        result = evaluate(
-            run, splits, rows, skipped, views=config.evaluation.clips, flip=config.evaluation.flip,
-            batch=config.data.batch, workers=config.data.workers, device=config.device, seed=config.seed,
-            robustness=config.evaluation.robustness, processes=processes,
-        )  # fmt: skip
-        if not processes.leader:
-            return
-        if arguments.twins:
-            twins = compare_twins(
-                run, splits["test"], ClipStore(arguments.twins), batch=config.data.batch, workers=config.data.workers,
-                device=config.device,
-            )  # fmt: skip
-    print(("nothing to do: " if result == known else "") + result_line(result))
-    if arguments.twins:
-        print(twins_line(twins))
+    evaluate_run(arguments.run, arguments.settings, manifest, store, twins)
 
 
 def predict_command(arguments: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """Where a network looks: Grad-CAM (Selvaraju et al., arXiv:1610.02391), over space and time; and when it decides."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,48 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainer.sampling import duration_of, spread_frames
+from manifests.files import sha256_of
+from trainer.dataset import Clips
+from trainer.hardest import hardest, moments_of
+from trainer.inference import test_views
+from trainer.networks import normalisation, to_input
+from trainer.record import read_predictions
+from trainer.sampling import duration_of, spread_frames, view_frames
 
 # A map of fewer cells on a side says no more than left or right: for small inputs an earlier stage is asked.
 FEWEST_CELLS = 4
+
+
+def watch(
+    run: Path, model: nn.Module, metadata: dict[str, Any], test: Clips, views: int, device: str
+) -> dict[str, Any]:  # fmt: skip
+    """What attention.json holds: for each of the hardest videos what spoke for the emotion it was taken for, and when.
+
+    At some moments of the video: a map of where that was, from the view that was nearest in time, and what the network
+    would have answered had the video ended there.
+    """
+    dataset, labels = test_views(test, metadata, views), metadata["labels"]
+    mean_and_deviation = normalisation(metadata["model"]["arch"])
+    place_of = {clip_id: row for row, clip_id in enumerate(test.clip_ids)}
+    clips = {}
+    for prediction in hardest(read_predictions(run / "predictions.csv")):
+        row = place_of[prediction.clip_id]
+        video = test.store.open(prediction.clip_id)
+        times, moments = video.times, moments_of(video.times)
+        seen = times[view_frames(times, dataset.frames, dataset.span, views)]
+        inputs = to_input(dataset[row][0].to(device), *mean_and_deviation)
+        classes = torch.full((views,), labels.index(prediction.predicted), device=device)
+        heat = grad_cam(model, inputs, classes).cpu().numpy()
+        endings = dataset.show(video, frames_until(times, dataset.frames, dataset.span, moments))
+        with torch.inference_mode():
+            answers = torch.cat([model(to_input(few.to(device), *mean_and_deviation)) for few in endings.split(views)])
+        clips[prediction.clip_id] = {
+            "emotion": prediction.predicted,
+            "seconds": np.round(moments - times[0], 3).tolist(),
+            "maps": maps_at(moments, seconds_of_maps(seen, heat.shape[1]), heat),
+            "probabilities": answers.float().softmax(-1).cpu().double().numpy().round(4).tolist(),
+        }
+    return {"weights_sha256": sha256_of(run / "model.safetensors"), "clips": clips}
 
 
 def grad_cam(model: nn.Module, inputs: Tensor, classes: Tensor) -> Tensor:

@@ -5,114 +5,48 @@ average over views brings and costs; and, if asked for, disturbed pictures. Vali
 """
 
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch import nn
 
-from manifests.console import track
 from manifests.files import replacing, sha256_of, write_json
-from trainer.attention import frames_until, grad_cam, maps_at, seconds_of_maps
-from trainer.checkpoint import load_weights
+from trainer.attention import watch
+from trainer.config import Config
 from trainer.dataset import Clips, TestViews
 from trainer.figures import describe, gain_figures, robustness_figures, temperature_figures, view_figures
-from trainer.hardest import hardest, moments_of
 from trainer.humans import human_figures
+from trainer.inference import load_model, predict_views, test_views
 from trainer.metrics import calibration, summarize
-from trainer.networks import create_model, normalisation, place, to_input
 from trainer.processes import ALONE, Processes, stop_together
-from trainer.record import EVALUATION_FORMAT, read_predictions
+from trainer.record import EVALUATION_FORMAT
 from trainer.robustness import DisturbedViews
 from trainer.run import Run, read_json
-from trainer.sampling import view_frames
 from trainer.temperature import tempered
 from trainer.wanted import ask_one_by_one, want_for_testing
 
-
-@torch.inference_mode()
-def predict_views(
-    model: nn.Module,
-    views: Dataset[tuple[Tensor, int]],
-    device: torch.device,
-    *,
-    arch: str,
-    batch: int,
-    workers: int,
-    flip: bool,
-    loaded: int | None = None,
-    each: Callable[[int], None] = lambda videos: None,
-    title: str = "",
-    processes: Processes = ALONE,
-) -> Tensor:
-    """Logits of every view of every video, on the CPU: `(videos, views, classes)`; `flip` doubles the views.
-
-    The network sees `batch` views at once; `loaded` videos are brought at once, `batch` unless told otherwise.
-    `arch` says which normalisation of pixels the network expects. `each` is called with the number of videos done, at
-    first with 0, then after every batch; it may raise to stop. With a `title` people see how far it is. Several
-    processes share the videos, each looked at by one; all get the logits of all, and call `each` equally often.
-    """
-    model.eval()
-    total: int = len(views)  # type: ignore[arg-type]
-    share = Subset(views, processes.share(total))
-    loader = DataLoader(share, batch_size=loaded or batch, num_workers=workers, generator=torch.Generator())
-    rounds = -(-total // ((loaded or batch) * processes.world))
-    done: list[Tensor] = []
-    videos = 0
-    each(0)
-    for clips, _ in track(loader, title, len(loader), "batches") if title and processes.leader else loader:
-        # However many views there are, the network sees `batch` of them at once: more would need more memory, and more
-        # time for each.
-        for piece in clips.flatten(0, 1).split(batch):
-            inputs = to_input(piece.to(device), *normalisation(arch))
-            logits = model(inputs)
-            if flip:
-                logits = torch.stack([logits, model(inputs.flip(-1))], dim=1).flatten(0, 1)
-            done.append(logits.float().cpu())
-        videos += len(clips)
-        each(min(videos * processes.world, total))
-    for _ in range(rounds - len(loader)):  # others may have a batch more
-        each(total)
-    return processes.gather_shares(torch.cat(done).unflatten(0, (videos, -1)) if done else torch.empty(0), total)
+Floats = NDArray[np.floating]
 
 
-def load_model(path: Any, device: str) -> tuple[nn.Module, dict[str, Any]]:
-    """(network in eval mode, metadata) from a run's model.safetensors."""
-    state, metadata = load_weights(path)
-    settings = {key: value for key, value in metadata["model"].items() if key != "pretrained"}
-    model = create_model(len(metadata["labels"]), **settings)
-    model.load_state_dict(state)
-    return place(model, torch.device(device)).eval(), metadata
+@dataclass(frozen=True)
+class Seen:
+    """What the network answered: probabilities `(videos, views, classes)`, and the seconds that looking took."""
 
-
-def look(
-    run: Run, model: nn.Module, metadata: dict[str, Any], views: TestViews | DisturbedViews, title: str, *,
-    device: str, batch: int, workers: int, flip: bool, loaded: int | None = None,
-    processes: Processes = ALONE,
-) -> tuple[NDArray[np.floating], float]:  # fmt: skip
-    """(probabilities `(videos, views, classes)` of one pass, the seconds it took), reported as the run's progress."""
-    videos = len(views)
-
-    def each(done: int) -> None:
-        run.report("evaluating", evaluated=done, to_evaluate=videos)
-        want_for_testing(run, views.clips, done, batch * processes.world, workers)
-        stop_together(run, processes)
-
-    started = time.monotonic()
-    logits = predict_views(
-        model, views, torch.device(device), arch=metadata["model"]["arch"], batch=batch, workers=workers, flip=flip,
-        loaded=loaded, each=each, title=title, processes=processes,
-    )  # fmt: skip
-    return logits.double().softmax(-1).numpy(), time.monotonic() - started
+    tuning: Floats  # validation videos, all views
+    per_view: Floats  # test videos, all views
+    seconds: float
+    one_view: Floats  # test videos, the middle view alone
+    seconds_one: float
+    disturbed: Floats | None  # test videos, the middle view in each disturbance; None if it was not asked for
+    seconds_disturbed: float
 
 
 def evaluate(
-    run: Run, splits: dict[str, Clips], rows: pd.DataFrame, skipped: list[dict[str, str]], *,
-    views: int, flip: bool, batch: int, workers: int, device: str, seed: int, robustness: bool,
+    run: Run, config: Config, splits: dict[str, Clips], rows: pd.DataFrame, skipped: list[dict[str, str]],
     processes: Processes = ALONE,
 ) -> dict[str, Any]:  # fmt: skip
     """Judge the run's weights; write evaluation.json and its companions; return what evaluation.json holds.
@@ -128,105 +62,104 @@ def evaluate(
     asked = {
         "format": EVALUATION_FORMAT,
         "split": "test",
-        "views": {"clips": views, "flip": flip},
+        "views": {"clips": config.evaluation.clips, "flip": config.evaluation.flip},
         "weights_sha256": digest,
         "manifest_sha256": run.facts["manifest"]["sha256"],
     }
     known = read_json(run.path / "evaluation.json")
     same = known is not None and all(known.get(key) == value for key, value in asked.items())
-    if known := processes.leader_says(known if same and (known["robustness"] or not robustness) else None):
+    enough = same and (known["robustness"] or not config.evaluation.robustness)
+    if known := processes.leader_says(known if enough else None):
         return known
     processes.hand_out(weights)
-    model, metadata = load_model(weights, device)
-    labels, actors = tuple(metadata["labels"]), rows["actor"].to_numpy()
-
-    def see(dataset: TestViews | DisturbedViews, title: str, **how: Any) -> tuple[NDArray[np.floating], float]:
-        how = {"flip": flip, **how}
-        return look(run, model, metadata, dataset, title, device=device, batch=batch, workers=workers,
-                    processes=processes, **how)  # fmt: skip
-
-    tuning, _ = see(test_views(splits["val"], metadata, views), "validation videos")
-    per_view, seconds = see(test_views(test, metadata, views), "test videos")
-    one_view, seconds_one = per_view, seconds
-    if per_view.shape[1] > 1:
-        one_view, seconds_one = see(test_views(test, metadata, 1), "test videos, one view", flip=False)
-    if robustness:
-        # Video by video: in all its disturbances each has many views.
-        disturbed, took = see(
-            DisturbedViews(test_views(test, metadata, 1)), "test videos, disturbed", loaded=1, flip=False
-        )
+    model, metadata = load_model(weights, config.device)
+    seen = look_at_all(run, config, model, metadata, splits, processes)
     if not processes.leader:
         return dict(processes.leader_says(None))
-    probabilities = per_view.mean(axis=1)
-    temperature = temperature_figures(tuning.mean(axis=1), splits["val"].labels)
-    result = {
-        **asked,
-        "leaky": run.facts["manifest"]["leaky"],
-        "labels": list(labels),
-        "clips": len(test),
-        "actors": len(set(actors)),
-        **describe(probabilities, test.labels, rows, labels, seed),
-        "temperature": {**temperature, "actors": run.facts["manifest"]["counts"]["val"]["actors"]},
-        "calibration_after": calibration(tempered(probabilities, temperature["value"]), test.labels),
-        "one_view": summarize(one_view[:, 0], test.labels),
-        "per_view": view_figures(per_view, test.labels),
-        "tta": gain_figures(
-            one_view[:, 0], per_view, test.labels, actors, seed,
-            clips=views, flip=flip, seconds_one=seconds_one, seconds_all=seconds,
-        ),
-        "robustness": None,
-        "human": human_figures(rows, labels, synthetic=run.facts["manifest"]["synthetic"]),
-        "seconds": round(seconds, 2),
-        "clips_per_second": round(per_view.shape[0] * per_view.shape[1] / seconds, 2),
-        "skipped": skipped,
-    }  # fmt: skip
-    if robustness:
-        figures = robustness_figures(one_view[:, 0], disturbed, test.labels, actors, seed)
-        result["robustness"] = {**figures, "seconds": round(took, 2)}
-    write_predictions(run, probabilities, test.labels, rows, labels)
+    labels = tuple(metadata["labels"])
+    result = {**asked, **judge(run, config, seen, splits, rows, labels), "skipped": skipped}
+    write_predictions(run, seen.per_view.mean(axis=1), test.labels, rows, labels)
     ask_one_by_one(run, test.store)
-    write_json(run.path / "attention.json", watch(run, model, metadata, test, views, device))
+    attention = watch(run.path, model, metadata, test, config.evaluation.clips, config.device)
+    write_json(run.path / "attention.json", attention)
     # Last, for it vouches for the others.
     write_json(run.path / "evaluation.json", result)
     return dict(processes.leader_says(result))
 
 
-def test_views(clips: Clips, metadata: dict[str, Any], views: int) -> TestViews:
-    """The views of these clips that a model of this metadata expects."""
-    data = metadata["data"]
-    return TestViews(clips, frames=data["frames"], span=data["span"], size=data["size"], views=views)
+def look_at_all(
+    run: Run, config: Config, model: nn.Module, metadata: dict[str, Any], splits: dict[str, Clips], processes: Processes
+) -> Seen:  # fmt: skip
+    """Every pass over the videos that judging takes."""
+    val, test = splits["val"], splits["test"]
+    clips, flip = config.evaluation.clips, config.evaluation.flip
+
+    def see(dataset: TestViews | DisturbedViews, title: str, **how: Any) -> tuple[Floats, float]:
+        return look(run, config, model, metadata, dataset, title, processes=processes, **how)
+
+    tuning, _ = see(test_views(val, metadata, clips), "validation videos", flip=flip)
+    per_view, seconds = see(test_views(test, metadata, clips), "test videos", flip=flip)
+    one_view, seconds_one = per_view, seconds
+    if per_view.shape[1] > 1:
+        one_view, seconds_one = see(test_views(test, metadata, 1), "test videos, one view", flip=False)
+    disturbed, seconds_disturbed = None, 0.0
+    if config.evaluation.robustness:
+        # Video by video: in all its disturbances each has many views.
+        views = DisturbedViews(test_views(test, metadata, 1))
+        disturbed, seconds_disturbed = see(views, "test videos, disturbed", flip=False, loaded=1)
+    return Seen(tuning, per_view, seconds, one_view, seconds_one, disturbed, seconds_disturbed)
 
 
-def watch(
-    run: Run, model: nn.Module, metadata: dict[str, Any], test: Clips, views: int, device: str
+def look(
+    run: Run, config: Config, model: nn.Module, metadata: dict[str, Any], views: TestViews | DisturbedViews,
+    title: str, *, flip: bool, loaded: int | None = None, processes: Processes = ALONE,
+) -> tuple[Floats, float]:  # fmt: skip
+    """(probabilities `(videos, views, classes)` of one pass, the seconds it took), reported as the run's progress."""
+    batch, workers, videos = config.data.batch, config.data.workers, len(views)
+
+    def each(done: int) -> None:
+        run.report("evaluating", evaluated=done, to_evaluate=videos)
+        want_for_testing(run, views.clips, done, batch * processes.world, workers)
+        stop_together(run, processes)
+
+    started = time.monotonic()
+    logits = predict_views(
+        model, views, torch.device(config.device), arch=metadata["model"]["arch"], batch=batch, workers=workers,
+        flip=flip, loaded=loaded, each=each, title=title, processes=processes,
+    )  # fmt: skip
+    return logits.double().softmax(-1).numpy(), time.monotonic() - started
+
+
+def judge(
+    run: Run, config: Config, seen: Seen, splits: dict[str, Clips], rows: pd.DataFrame, labels: tuple[str, ...]
 ) -> dict[str, Any]:  # fmt: skip
-    """What attention.json holds: for each of the hardest videos what spoke for the emotion it was taken for, and when.
-
-    At some moments of the video: a map of where that was, from the view that was nearest in time, and what the network
-    would have answered had the video ended there.
-    """
-    dataset, labels = test_views(test, metadata, views), metadata["labels"]
-    mean_and_deviation = normalisation(metadata["model"]["arch"])
-    place_of = {clip_id: row for row, clip_id in enumerate(test.clip_ids)}
-    clips = {}
-    for prediction in hardest(read_predictions(run.path / "predictions.csv")):
-        row = place_of[prediction.clip_id]
-        video = test.store.open(prediction.clip_id)
-        times, moments = video.times, moments_of(video.times)
-        seen = times[view_frames(times, dataset.frames, dataset.span, views)]
-        inputs = to_input(dataset[row][0].to(device), *mean_and_deviation)
-        classes = torch.full((views,), labels.index(prediction.predicted), device=device)
-        heat = grad_cam(model, inputs, classes).cpu().numpy()
-        endings = dataset.show(video, frames_until(times, dataset.frames, dataset.span, moments))
-        with torch.inference_mode():
-            answers = torch.cat([model(to_input(few.to(device), *mean_and_deviation)) for few in endings.split(views)])
-        clips[prediction.clip_id] = {
-            "emotion": prediction.predicted,
-            "seconds": np.round(moments - times[0], 3).tolist(),
-            "maps": maps_at(moments, seconds_of_maps(seen, heat.shape[1]), heat),
-            "probabilities": answers.float().softmax(-1).cpu().double().numpy().round(4).tolist(),
-        }
-    return {"weights_sha256": sha256_of(run.path / "model.safetensors"), "clips": clips}
+    """The figures of evaluation.json: what these answers are worth."""
+    facts, truth, actors = run.facts["manifest"], splits["test"].labels, rows["actor"].to_numpy()
+    probabilities, one_view = seen.per_view.mean(axis=1), seen.one_view[:, 0]
+    temperature = temperature_figures(seen.tuning.mean(axis=1), splits["val"].labels)
+    robustness = None
+    if seen.disturbed is not None:
+        figures = robustness_figures(one_view, seen.disturbed, truth, actors, config.seed)
+        robustness = {**figures, "seconds": round(seen.seconds_disturbed, 2)}
+    return {
+        "leaky": facts["leaky"],
+        "labels": list(labels),
+        "clips": len(truth),
+        "actors": len(set(actors)),
+        **describe(probabilities, truth, rows, labels, config.seed),
+        "temperature": {**temperature, "actors": facts["counts"]["val"]["actors"]},
+        "calibration_after": calibration(tempered(probabilities, temperature["value"]), truth),
+        "one_view": summarize(one_view, truth),
+        "per_view": view_figures(seen.per_view, truth),
+        "tta": gain_figures(
+            one_view, seen.per_view, truth, actors, config.seed, clips=config.evaluation.clips,
+            flip=config.evaluation.flip, seconds_one=seen.seconds_one, seconds_all=seen.seconds,
+        ),
+        "robustness": robustness,
+        "human": human_figures(rows, labels, synthetic=facts["synthetic"]),
+        "seconds": round(seen.seconds, 2),
+        "clips_per_second": round(seen.per_view.shape[0] * seen.per_view.shape[1] / seen.seconds, 2),
+    }  # fmt: skip
 
 
 def write_predictions(

@@ -16,7 +16,7 @@ from torch.export.passes import move_to_device_pass
 
 from manifests.errors import UserError
 from manifests.files import sha256_of
-from trainer.evaluate import load_model
+from trainer.inference import load_model
 from trainer.networks import normalisation, to_input
 from trainer.run import read_json
 

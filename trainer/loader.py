@@ -44,13 +44,14 @@ def training_loader(config: Config, clips: Clips, first_step: int, processes: Pr
         collate_fn=collate,
         num_workers=data.workers,
         pin_memory=on_gpu,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         # The loader draws its workers' base seed from here rather than from the generator that dropout uses.
         generator=torch.Generator().manual_seed(config.seed),
     )
 
 
-def _start_worker(worker: int) -> None:
+def start_worker(worker: int) -> None:
+    """Begin a loader's process, for a DataLoader's `worker_init_fn`: one thread, and deaf to Ctrl-C."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     # Ctrl-C reaches every process of the terminal; the main one decides, and its workers serve until it is done.

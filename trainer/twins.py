@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from manifests.clips import ClipStore
 from manifests.errors import UserError
 from manifests.files import write_json
+from trainer.config import Config
 from trainer.dataset import Clips
-from trainer.evaluate import load_model, look, test_views
+from trainer.evaluate import look
+from trainer.inference import load_model, test_views
 from trainer.record import Prediction, read_predictions
 from trainer.run import Run, read_json
 
 
-def compare_twins(
-    run: Run, test: Clips, other: ClipStore, *, batch: int, workers: int, device: str
-) -> dict[str, Any]:  # fmt: skip
+def compare_twins(run: Run, config: Config, test: Clips, other: ClipStore) -> dict[str, Any]:
     """Judge the test takes' other files as evaluation.json did theirs, and add to it how often the answer is the same.
 
     Does nothing if these very files were compared already. Raises UserError if `other` holds no other file of a take.
@@ -32,14 +32,12 @@ def compare_twins(
     evaluation = read_json(run.path / "evaluation.json")
     if (known := evaluation.get("twins")) is not None and known["sources_sha256"] == digest:
         return dict(known)
-    model, metadata = load_model(run.path / "model.safetensors", device)
+    model, metadata = load_model(run.path / "model.safetensors", config.device)
     chosen = np.isin(test.clip_ids, list(sources))
     twins = Clips(other, test.clip_ids[chosen].tolist(), test.labels[chosen].tolist())
     asked = evaluation["views"]
-    per_view, _ = look(
-        run, model, metadata, test_views(twins, metadata, asked["clips"]), "the same takes from their other file",
-        device=device, batch=batch, workers=workers, flip=asked["flip"],
-    )  # fmt: skip
+    views = test_views(twins, metadata, asked["clips"])
+    per_view, _ = look(run, config, model, metadata, views, "the same takes from their other file", flip=asked["flip"])
     ours = {prediction.clip_id: prediction for prediction in read_predictions(run.path / "predictions.csv")}
     predictions = [ours[clip_id] for clip_id in twins.clip_ids]
     figures = {"sources_sha256": digest, **agreement(predictions, per_view.mean(axis=1), metadata["labels"])}

@@ -10,17 +10,21 @@ import pandas as pd
 from manifests.clips import ClipStore, read_rejected
 from manifests.errors import UserError
 from manifests.table import Manifest
-from trainer.config import Config
+from trainer.config import Config, change_config
 from trainer.dataset import Clips
 from trainer.evaluate import evaluate, result_line
 from trainer.modelcard import write_card
-from trainer.processes import joined
+from trainer.processes import Processes, joined
 from trainer.report import write_report
-from trainer.run import Run, describe_surroundings, is_finished, read_json
+from trainer.run import Run, describe_surroundings, first_difference, is_finished, read_json
 from trainer.train import fit
+from trainer.twins import compare_twins, twins_line
 from trainer.votes import soft_targets
-from trainer.wanted import wait_for
+from trainer.wanted import ask_one_by_one, wait_for
 from trainer.watchdog import watching
+
+# What a run may be tested with that it was not trained with; the other settings would do nothing, or harm.
+EVALUATION_SETTINGS = ("evaluation.", "data.batch", "data.workers", "data.shard_window", "device")
 
 
 def run_recipe(config: Config, manifest: Manifest, store: ClipStore, path: Path) -> dict[str, Any]:
@@ -44,18 +48,62 @@ def run_recipe(config: Config, manifest: Manifest, store: ClipStore, path: Path)
             announce(manifest, splits, skipped)
         with Run(path, facts, leader=processes.leader) as run, watching(run, config.stall_minutes):
             fit(config, splits, manifest.labels, run, processes)
-            result = evaluate(
-                run, splits, rows, skipped, views=config.evaluation.clips, flip=config.evaluation.flip,
-                batch=config.data.batch, workers=config.data.workers, device=config.device, seed=config.seed,
-                robustness=config.evaluation.robustness, processes=processes,
-            )  # fmt: skip
-            run.report("reporting", force=True)
-            report = write_report(path, store) if processes.leader else None
-            if processes.leader:
-                write_card(path)
-    if report:
+            result = conclude(run, config, splits, rows, skipped, processes)
+    if processes.leader:
         print(f"{config.model.arch}: {result_line(result)}")
-        print(f"report: {report}")
+        print(f"report: {path / 'report.html'}")
+    return result
+
+
+def evaluate_run(
+    path: Path, settings: list[str], manifest: Manifest, store: ClipStore, twins: ClipStore | None
+) -> None:
+    """Test the trained run `path` on its own inputs, as `settings` want it looked at, and report and print the result.
+
+    `twins` has the test takes prepared from their other files. Raises UserError for what is no trained run, for other
+    inputs than the run's own, and for settings that would have to change the training.
+    """
+    facts = read_json(path / "run.json")
+    if facts is None:
+        raise UserError(f"{path} is no run directory; train first: python -m trainer fit --help")
+    config = change_config(facts["config"], settings)
+    if fixed := [setting.partition("=")[0] for setting in settings if not setting.startswith(EVALUATION_SETTINGS)]:
+        allowed = ", ".join(f"{start}*" if start.endswith(".") else start for start in EVALUATION_SETTINGS)
+        raise UserError(f"{fixed[0]} is the run's own; evaluating can change {allowed}, and fit trains another run")
+    if manifest.sha256 != facts["manifest"]["sha256"]:
+        raise UserError(f"{manifest.path} is not the manifest that {path} was trained on; give that one")
+    if difference := first_difference({"clips": facts["clips"]}, {"clips": store.rule.as_dict()}):
+        raise UserError(
+            f"{store.root} was not prepared as the clips that {path} was trained on: {difference}; give those, or "
+            "prepare them in the same way"
+        )
+    store.wait = wait_for if config.data.shard_window else None
+    splits, rows, skipped = choose_clips(manifest, store)
+    if not (path / "model.safetensors").is_file():
+        raise UserError(f"{path} has no weights yet; finish its training: python -m trainer fit --help")
+    known = read_json(path / "evaluation.json")
+    with joined(config.device) as processes, Run(path, facts, leader=processes.leader) as run:
+        result = conclude(run, config, splits, rows, skipped, processes, twins)
+    if processes.leader:
+        print(("nothing to do: " if result == known else "") + result_line(result))
+        if twins:
+            print(twins_line(result["twins"]))
+
+
+def conclude(
+    run: Run, config: Config, splits: dict[str, Clips], rows: pd.DataFrame, skipped: list[dict[str, str]],
+    processes: Processes, twins: ClipStore | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The last stages of a run: judge its weights, then write report and card; return what evaluation.json holds."""
+    result = evaluate(run, config, splits, rows, skipped, processes)
+    if processes.leader:
+        if twins:
+            result = {**result, "twins": compare_twins(run, config, splits["test"], twins)}
+        run.report("reporting", force=True)
+        store = splits["test"].store
+        ask_one_by_one(run, store)
+        write_report(run.path, store)
+        write_card(run.path)
     return result
 
 
