@@ -4,16 +4,18 @@ BIN := .venv/bin
 # What is said to the verbs travels by environment, never through a shell line; and it is text: make expands nothing in
 # it, so that not even $(shell ...) means something.
 STACK ?= dev
-SAID := STACK CONFIG SET NODES SPOT CAP HOURS MANIFEST CLIPS NAME WAIT RUN NOW SRC LOCAL ALL PARTIAL OPEN REGIONS WHERE BASE OUT DATA KILLS
+SAID := STACK CONFIG SET NODES SPOT CAP HOURS MANIFEST CLIPS NAME WAIT RUN NOW SRC LOCAL ALL PARTIAL OPEN REGIONS WHERE BASE OUT DATA KILLS REPLAY
 $(foreach name,$(SAID),$(eval override $(name) := $$(value $(name))))
 export $(SAID)
-# These are yes or no: any word is a yes.
-YES ?=
-DRY ?=
-FORCE ?=
-HELP ?=
-ASKED = $(if $(HELP),--help)
-AGREED = $(ASKED) $(if $(YES),--yes) $(if $(DRY),--dry-run)
+# A word that nobody reads, such as cap=5 for CAP=5, would cost money in silence.
+KNOWN := $(SAID) YES DRY FORCE HELP PYTHON BIN PIP_%
+$(foreach name,$(filter-out $(KNOWN),$(.VARIABLES)),$(if $(filter command,$(firstword $(origin $(name)))),\
+ $(error nothing reads $(name)=; what can be said: $(KNOWN))))
+# Yes or no: YES=1, and YES=0 is no.
+yes = $(if $(filter-out 0,$($(1))),$(2))
+ASKED = $(call yes,HELP,--help)
+AGREED = $(ASKED) $(call yes,YES,--yes) $(call yes,DRY,--dry-run)
+FORCED = $(call yes,FORCE,--force)
 OPS = @$(BIN)/python -m infra.ops.$@
 
 .DEFAULT_GOAL := help
@@ -56,13 +58,13 @@ image: .venv/ready ## build and push the CUDA image that machines run; WHERE=aws
 ## The data, whenever it changes
 
 data: .venv/ready ## bring a folder of raw videos into the bucket, only what is not there: SRC=DIR
-	$(OPS) $(if $(DRY),--dry-run) $(ASKED)
+	$(OPS) $(call yes,DRY,--dry-run) $(ASKED)
 
 manifest: .venv/ready ## have a machine verify, name and split the raw videos
-	$(OPS) $(AGREED) $(if $(FORCE),--force)
+	$(OPS) $(AGREED) $(FORCED)
 
 prepare: .venv/ready ## have a machine make a face clip of each video in the manifest
-	$(OPS) $(AGREED) $(if $(FORCE),--force)
+	$(OPS) $(AGREED) $(FORCED)
 
 ## A run
 
@@ -70,7 +72,7 @@ train: .venv/ready ## train on a GPU machine; says what it may cost and asks fir
 	$(OPS) $(AGREED)
 
 pipeline: .venv/ready ## data, manifest, prepare, train and download, each unless it is done: SRC=DIR
-	$(OPS) $(AGREED) $(if $(FORCE),--force)
+	$(OPS) $(AGREED) $(FORCED)
 
 stop: .venv/ready ## save the run, end it and give its machine back
 	$(OPS) $(ASKED)
@@ -87,13 +89,13 @@ runs: .venv/ready ## every run: outcome, test score, epochs, hours, price
 	$(OPS) $(ASKED)
 
 monitor: .venv/ready ## the run as bars and curves that fill the terminal
-	$(OPS) $(if $(REPLAY),--replay) $(ASKED)
+	$(OPS) $(ASKED)
 
 attach: .venv/ready ## the run's live terminal on its machine; q leaves it
 	$(OPS) $(ASKED)
 
 logs: .venv/ready ## what the run prints, line by line, from its machine's boot to its end
-	$(OPS) $(if $(ALL),--all) $(ASKED)
+	$(OPS) $(ASKED)
 
 tensorboard: .venv/ready ## the run's curves in TensorBoard, followed
 	$(OPS) $(ASKED)
@@ -110,7 +112,7 @@ clean: .venv/ready ## remove from the machine what ended runs have left there, o
 	$(OPS) $(ASKED)
 
 destroy: .venv/ready ## take the stack away; says first what stays and what that costs
-	$(OPS) $(AGREED) $(if $(FORCE),--force)
+	$(OPS) $(AGREED) $(FORCED)
 
 ## Proofs and measurements, on this machine
 

@@ -172,3 +172,22 @@ def test_make_tells_what_a_verb_takes():
     words = ["make", "--assume-old=.venv/ready", f"BIN={Path(sys.executable).parent}", "train", "HELP=1"]
     told = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert "(NODES=; default 1)" in told
+
+
+def planned(*words: str) -> str:
+    """What make would run."""
+    done = subprocess.run(
+        ["make", "--dry-run", "--assume-old=.venv/ready", *words], cwd=ROOT, capture_output=True, text=True
+    )
+    return done.stdout if done.returncode == 0 else done.stderr
+
+
+def test_a_yes_is_one_and_a_no_is_zero():
+    assert "--yes" in planned("train", "YES=1")
+    assert "--yes" not in planned("train", "YES=0", "DRY=1")
+    assert "--force" not in planned("destroy", "FORCE=0")
+
+
+def test_a_word_that_no_verb_reads_is_refused_for_it_might_cost_money():
+    assert "nothing reads cap=" in planned("train", "cap=5")
+    assert "nothing reads NODE=" in planned("train", "YES=1", "NODE=2")

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from infra.ops import ending
-from infra.ops.command import outputs_of, parser, run, say
+from infra.ops.command import outputs_of, parser, run, said, say
 from infra.ops.errors import EXIT_INTERRUPTED
 from infra.ops.keyboard import Keyboard
 from infra.ops.logs import patiently
@@ -37,7 +37,7 @@ DETACHED = "detached; the run goes on (`make attach` comes back, `make stop` wou
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser("attach", f"{__doc__}\nOf a run that ends meanwhile {ending.IN_WORDS}.", EXAMPLES)
-    options.add_argument("--run", default=os.environ.get("RUN"), help="which run (RUN=; default: the active or newest)")
+    options.add_argument("--run", default=said("RUN"), help="which run (RUN=; default: the active or newest)")
     given = options.parse_args(arguments)
     return run(lambda: attach(given.stack, given.run))
 

@@ -55,6 +55,11 @@ def said(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
+def is_yes(name: str) -> bool:
+    """Whether `make` was told that this shall be: NOW=1, but not NOW=0."""
+    return said(name) not in (None, "0")
+
+
 def outputs_of(stack: str) -> Outputs:
     """What a stack published in its region; raises UserError if there is no such region or stack."""
     region = read_settings(stack).region

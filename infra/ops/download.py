@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.ops import ending, record
-from infra.ops.command import outputs_of, parser, print_json, run, said, say
+from infra.ops.command import is_yes, outputs_of, parser, print_json, run, said, say
 from infra.ops.errors import UserError
 from infra.ops.moving import Wire, shown, side_by_side
 from infra.ops.record import Record
@@ -39,12 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options.add_argument("--out", default=said("OUT") or "runs", help="folder of runs (OUT=; default: runs)")
     options.add_argument(
-        "--all", action="store_true", default=is_set("ALL"), help="checkpoints to go on from too (ALL=1)"
+        "--all", action="store_true", default=is_yes("ALL"), help="checkpoints to go on from too (ALL=1)"
     )
     options.add_argument(
         "--partial",
         action="store_true",
-        default=is_set("PARTIAL"),
+        default=is_yes("PARTIAL"),
         help="what there is of a run that goes on (PARTIAL=1)",
     )
     options.add_argument(
@@ -57,10 +57,6 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--json", action="store_true", help="print what was fetched, and the result, as JSON")
     given = options.parse_args(arguments)
     return run(lambda: download(given.stack, given.run, given.out, given.all, given.partial, given.open, given.json))
-
-
-def is_set(name: str) -> bool:
-    return said(name) not in (None, "0")
 
 
 def download(

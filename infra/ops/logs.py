@@ -3,7 +3,6 @@
 Lines go to stdout, news about the machine to stderr. Ctrl-C ends the watching, never the run.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from infra.ops import door, ending
-from infra.ops.command import outputs_of, parser, run, say
+from infra.ops.command import is_yes, outputs_of, parser, run, said, say
 from infra.ops.errors import EXIT_INTERRUPTED
 from infra.ops.fleet import find_machines
 from infra.ops.record import Record, choose_run, key, read_record
@@ -32,9 +31,11 @@ T = TypeVar("T")
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser("logs", f"{__doc__}\n{ending.IN_WORDS}.", EXAMPLES)
-    options.add_argument("--run", default=os.environ.get("RUN"), help="which run (RUN=; default: the active or newest)")
+    options.add_argument("--run", default=said("RUN"), help="which run (RUN=; default: the active or newest)")
     options.add_argument("--lines", type=int, default=200, metavar="N", help="begin N lines back (default: 200)")
-    options.add_argument("--all", action="store_true", help="begin with the first line (make logs ALL=1)")
+    options.add_argument(
+        "--all", action="store_true", default=is_yes("ALL"), help="begin with the first line (make logs ALL=1)"
+    )
     options.add_argument("--no-follow", action="store_true", help="print what is there and leave")
     given = options.parse_args(arguments)
     lines = None if given.all else max(0, given.lines)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.ops import door, ending
-from infra.ops.command import outputs_of, parser, run, say
+from infra.ops.command import is_yes, outputs_of, parser, run, said, say
 from infra.ops.errors import EXIT_INTERRUPTED, UserError
 from infra.ops.keyboard import Keyboard
 from infra.ops.logs import patiently
@@ -39,9 +39,12 @@ REPLAY_SECONDS, REPLAY_FRAMES = 20.0, 160
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser("monitor", f"{__doc__}\n{ending.IN_WORDS}.", EXAMPLES)
-    options.add_argument("--run", default=os.environ.get("RUN"), help="which run (RUN=; default: the active or newest)")
+    options.add_argument("--run", default=said("RUN"), help="which run (RUN=; default: the active or newest)")
     options.add_argument(
-        "--replay", action="store_true", help="run through its history in 20 s (make monitor REPLAY=1)"
+        "--replay",
+        action="store_true",
+        default=is_yes("REPLAY"),
+        help="run through its history in 20 s (make monitor REPLAY=1)",
     )
     options.add_argument("--once", action="store_true", help="print one picture and leave")
     options.add_argument("--svg", metavar="FILE", type=Path, help="write one picture to a file instead")

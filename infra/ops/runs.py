@@ -1,6 +1,5 @@
 """make runs: every run with its outcome, test UAR, epochs, machine hours and price, the newest first."""
 
-import os
 import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from infra.ops.command import outputs_of, parser, print_json, run, say
+from infra.ops.command import is_yes, outputs_of, parser, print_json, run, say
 from infra.ops.door import client
 from infra.ops.record import Record, active_run, key, read_json, run_ids
 from infra.outputs import Outputs
@@ -45,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument(
         "--all",
         action="store_true",
-        default=bool(os.environ.get("ALL")),
+        default=is_yes("ALL"),
         help=f"all of them, not only the newest {NEWEST} (make runs ALL=1)",
     )
     options.add_argument("--json", action="store_true", help="print them as a JSON list")

@@ -1,7 +1,6 @@
 """make status: machines, GPUs, disk, the run and its price, and whether anything is there that should not be."""
 
 import json
-import os
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infra.ops import agent, door, ending, figures
-from infra.ops.command import outputs_of, parser, print_json, run
+from infra.ops.command import outputs_of, parser, print_json, run, said
 from infra.ops.errors import EXIT_MISSING, UserError
 from infra.ops.fleet import Group, Machine, find_machines, read_group
 from infra.ops.record import Record, active_run, key, read_json, read_record, run_ids
@@ -31,7 +30,7 @@ THREADS = 8
 def main(arguments: list[str] | None = None) -> int:
     options = parser("status", f"{__doc__}\n\nEnds with 1 if anything is stray, in any region asked.", EXAMPLES)
     options.add_argument(
-        "--regions", default=os.environ.get("REGIONS"), help="look for strays there too: all, or a,b (make REGIONS=all)"
+        "--regions", default=said("REGIONS"), help="look for strays there too: all, or a,b (make REGIONS=all)"
     )
     options.add_argument("--json", action="store_true", help="print everything as JSON")
     given = options.parse_args(arguments)

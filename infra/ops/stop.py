@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from infra.ops import agent, fleet, record, storage
-from infra.ops.command import Line, outputs_of, parser, print_json, run, said, say
+from infra.ops.command import Line, is_yes, outputs_of, parser, print_json, run, said, say
 from infra.ops.errors import UserError
 from infra.outputs import Outputs
 
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     made.add_argument(
         "--now",
         action="store_true",
-        default=said("NOW") is not None,
+        default=is_yes("NOW"),
         help="do not save: what S3 has by now is what there is (NOW=1)",
     )
     made.add_argument("--json", action="store_true", help="print how it ended as JSON")

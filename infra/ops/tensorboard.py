@@ -1,7 +1,6 @@
 """make tensorboard: the run's curves in TensorBoard, followed while it trains; a temporary folder holds them."""
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -10,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from infra.ops.command import outputs_of, parser, run, say
+from infra.ops.command import outputs_of, parser, run, said, say
 from infra.ops.errors import UserError
 from infra.ops.logs import patiently
 from infra.ops.record import choose_run, key, read_record
@@ -27,7 +26,7 @@ STRANGERS = {"kind", "split", "epoch", "step", "time"}  # of a line of metrics.j
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser("tensorboard", __doc__, EXAMPLES)
-    options.add_argument("--run", default=os.environ.get("RUN"), help="which run (RUN=; default: the active or newest)")
+    options.add_argument("--run", default=said("RUN"), help="which run (RUN=; default: the active or newest)")
     options.add_argument("--port", type=int, default=6006, help="of this machine (default: %(default)s)")
     given = options.parse_args(arguments)
     return run(lambda: tensorboard(given.stack, given.run, given.port))
