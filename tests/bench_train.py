@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from manifests.clips import ClipStore, claim_folder, update_tables
 from manifests.faces import Square, crop_square
 from manifests.files import sha256_of
-from manifests.prepare import Take, prepare_take, the_rule
+from manifests.prepare import Take, crop_rule, prepare_take
 from manifests.video import read_frames
 from trainer.augment import ClipTransform
 from trainer.config import Config, read_config
@@ -195,7 +195,7 @@ def bench_views(store: ClipStore, clip_id: str, rounds: int) -> tuple[Table, boo
 
 def prepare_film(film: Path, out: Path) -> tuple[ClipStore, str]:
     """(store, clip_id) of one film prepared as `manifests prepare` does."""
-    rule = the_rule(256, 0.3, "reject")
+    rule = crop_rule(256, 0.3, "reject")
     claim_folder(out, rule)
     outcome = prepare_take(Take(film.stem, "actor", film.name, sha256_of(film)), film.parent, out, rule)
     assert outcome.row, outcome.reason
@@ -236,7 +236,7 @@ def loading_seconds(config: Config, film: Path, store: ClipStore, clip_id: str, 
 
 def bench_epoch(film: Path, store: ClipStore, clip_id: str, rounds: int) -> tuple[Table, bool]:
     """An epoch of slowfast_face.yaml: what a core needs per video is measured, what the GPU needs is reckoned."""
-    config = read_config(Path("slowfast_face.yaml"), ["model.pretrained=null"])
+    config = read_config(Path("slowfast_face.yaml"), [])
     data = config.data
     loading = loading_seconds(config, film, store, clip_id, rounds)
     flops = data.clips_per_video * training_flops(config)

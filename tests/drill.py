@@ -174,8 +174,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the kills' moments (%(default)s)")
     arguments = parser.parse_args()
     console, random = Console(), Random(arguments.seed)
-    # Two processes on CPUs share no BatchNorm statistics: they use fixed ones.
-    settings = [f"optim.epochs={EPOCHS}", *(["optim.batchnorm=frozen"] if arguments.nodes > 1 else [])]
+    settings = [f"optim.epochs={EPOCHS}"]
     with tempfile.TemporaryDirectory() as folder:
         corpus = make_corpus(Path(folder))
         undisturbed = Path(folder) / "undisturbed"

@@ -69,7 +69,7 @@ def take_away(machine: Machine) -> None:
 def test_a_leader_that_is_taken_away_is_replaced_and_the_run_goes_on(machine: Machine) -> str:
     leader, follower = make_pair(machine)
     leader.ask_for(
-        *TINY, f"optim.epochs={EPOCHS}", "optim.batchnorm=frozen", "device=cpu", config="demo.yaml", nodes=2,
+        *TINY, f"optim.epochs={EPOCHS}", "device=cpu", config="demo.yaml", nodes=2,
         manifest=f"manifests/{machine.run_id}/manifest.csv", clips=f"clips/{machine.run_id}/",
     )  # fmt: skip
     couriers = {each.instance: each.start(fake=False) for each in (leader, follower)}

@@ -33,6 +33,13 @@ def test_an_override_changes_one_setting_and_reads_its_value_as_yaml():
         ("model.arch=resnet", "'slowfast', 'r3d18' or 'single_frame'"),
         ("seed.x=1", "there is no setting seed.x"),
         ("epochs", "write key=value"),
+        ("optim.accumulate=0", "optim.accumulate is 0, but "),
+        ("optim.accumulate=-3", "optim.accumulate is -3, but "),
+        ("optim.accumulate=some", "or input should be 'auto'"),
+        ("augment.scale=[0, 0]", "augment.scale=[0, 0] is no range of sizes"),
+        ("augment.scale=[1.1, 0.9]", "say the smaller factor first, above 0"),
+        ("optim.batchnorm=frozen", "say optim.batchnorm=train, or model.pretrained=kinetics400"),
+        ("optim.frozen_epochs=13", "optim.frozen_epochs=13 of optim.epochs=13 are all, and the backbone would never learn"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence_that_names_it(override, says):

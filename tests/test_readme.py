@@ -109,7 +109,8 @@ def test_the_way_from_real_videos_to_a_prediction_runs_as_it_stands(tmp_path: Pa
     lines = [words(line.replace("/videos", "videos")) for line in block.splitlines()]
     assert [line[3] for line in lines] == ["build", "prepare", "sheet", "fit", "predict"]
     min((tmp_path / "videos/ravdess/Actor_01").glob("02-*.mp4")).rename(tmp_path / "interview.mp4")
-    small = ["device=cpu", "model.depth=18", "model.pretrained=null", "optim.epochs=1", "evaluation.robustness=false"]
+    small = ["device=cpu", "model.depth=18", "optim.epochs=1", "optim.frozen_epochs=0", "evaluation.robustness=false"]
+    small += ["model.pretrained=null", "optim.batchnorm=train"]
     for line in lines:
         run(*line, *([*TINY, *small, "optim.amp=none"] if line[3] == "fit" else []))
     assert (tmp_path / "runs/r50/report.html").is_file()

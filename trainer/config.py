@@ -1,12 +1,12 @@
 """Settings of one training recipe: read from YAML into frozen models that refuse what they do not know.
 
-The config stops at the entry point: everything below it takes plain values.
+The stages of a run (training, validation, the loader) take the config; the layers below them take plain values.
 """
 
 import copy
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -63,7 +63,7 @@ class AugmentSettings(Settings):
     flip: float = Field(0.5, ge=0, le=1, description="probability of mirroring")
     rotate: float = Field(8.0, ge=0, le=20, description="degrees either way")
     translate: float = Field(0.06, ge=0, le=0.2, description="share of the side either way")
-    scale: tuple[float, float] = (0.9, 1.1)
+    scale: tuple[float, float] = Field((0.9, 1.1), description="smallest and largest factor on the size")
     brightness: float = Field(0.25, ge=0, lt=1)
     contrast: float = Field(0.25, ge=0, lt=1)
     saturation: float = Field(0.2, ge=0, lt=1)
@@ -99,7 +99,7 @@ class OptimSettings(Settings):
         0.1, ge=0, lt=1, description="share of all steps with a rising rate; a cosine falls to 0 after"
     )
     frozen_epochs: int = Field(0, ge=0, description="first epochs in which only the head and the SE gates learn")
-    accumulate: int | Literal["auto"] = Field(
+    accumulate: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         1, description="pieces that a step's batch is computed in; auto: as few as fit the device's memory"
     )
     clip_norm: float = Field(5.0, gt=0)
@@ -174,25 +174,41 @@ def change_config(tree: dict[str, Any], overrides: list[str]) -> Config:
 
 def _check_together(config: Config) -> None:
     """Refuse settings that are possible one by one and not together."""
-    frames, alpha = config.data.frames, config.model.alpha
-    if config.model.arch == "slowfast" and frames % alpha:
+    data, model, optim = config.data, config.model, config.optim
+    frames, alpha = data.frames, model.alpha
+    if model.arch == "slowfast" and frames % alpha:
         raise UserError(
             f"data.frames={frames} is not a multiple of model.alpha={alpha}; "
             f"try data.frames={max(frames // alpha, 1) * alpha}"
         )
-    if config.data.balance_classes and config.optim.class_weights:
+    smallest, largest = config.augment.scale
+    if not 0 < smallest <= largest:
         raise UserError(
-            f"data.balance_classes={config.data.balance_classes:g} and optim.class_weights=true both make up for rare "
+            f"augment.scale=[{smallest:g}, {largest:g}] is no range of sizes; say the smaller factor first, above 0"
+        )
+    if data.balance_classes and optim.class_weights:
+        raise UserError(
+            f"data.balance_classes={data.balance_classes:g} and optim.class_weights=true both make up for rare "
             "classes; say optim.class_weights=false, or data.balance_classes=0"
         )
-    if config.data.shard_window and config.optim.batchnorm == "precise":
+    if data.shard_window and optim.batchnorm == "precise":
         raise UserError(
             "optim.batchnorm=precise looks back at training videos whose shards may be gone with data.shard_window; "
             "say optim.batchnorm=frozen, or data.shard_window=null"
         )
-    if config.optim.consistency and config.data.clips_per_video == 1:
+    if optim.batchnorm == "frozen" and model.pretrained is None:
         raise UserError(
-            f"optim.consistency={config.optim.consistency:g} compares the clips of one video, and "
+            "optim.batchnorm=frozen keeps the statistics of pretrained weights, and model.pretrained=null has none; "
+            "say optim.batchnorm=train, or model.pretrained=kinetics400"
+        )
+    if optim.frozen_epochs >= optim.epochs:
+        raise UserError(
+            f"optim.frozen_epochs={optim.frozen_epochs} of optim.epochs={optim.epochs} are all, and the backbone would never learn; "
+            "say optim.frozen_epochs=0, or more epochs"
+        )
+    if optim.consistency and data.clips_per_video == 1:
+        raise UserError(
+            f"optim.consistency={optim.consistency:g} compares the clips of one video, and "
             "data.clips_per_video=1 draws one; say data.clips_per_video=2, or optim.consistency=0"
         )
 
@@ -215,14 +231,15 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 def _explain(error: ValidationError) -> str:
     """The first thing wrong, as one sentence."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    first, *others = error.errors()
+    # Behind the name of a setting pydantic says which of its kinds, or which element, it speaks of.
+    key = ".".join(str(part) for part in first["loc"][:2])
     if first["type"] == "extra_forbidden":
         return _unknown(key)
     if first["type"] == "missing":
         return f"the config has no {key}; add it, or start from one of the recipes in {CONFIGS}"
-    given = first["input"]
-    return f"{key} is {given!r}, but {first['msg'][0].lower()}{first['msg'][1:]}"
+    wanted = [first["msg"], *(other["msg"] for other in others if other["loc"][:2] == first["loc"][:2])]
+    return f"{key} is {first['input']!r}, but {', or '.join(each[0].lower() + each[1:] for each in wanted)}"
 
 
 def _unknown(key: str) -> str:
