@@ -18,7 +18,12 @@ from manifests.workers import usable_cores
 
 
 def check(path: Path, root: str | None, decode: bool) -> Iterator[str]:
-    """Yield every problem, gravest first. `root` adds the files (presence, size, sha256), `decode` their pictures."""
+    """Yield every problem, gravest first. `root` adds the files (presence, size, sha256), `decode` their pictures.
+
+    Raises UserError when the manifest cannot be read, and for a root that is no folder where one is needed.
+    """
+    if decode and (root is None or is_s3(root)):
+        raise UserError("--decode reads videos from a folder, not from S3: add --root DIR, the folder that holds them")
     rows, facts = table.read_parts(path)
     yield from table.problems_in(rows, facts)
     yield from _against_facts(path, rows, facts)

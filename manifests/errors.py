@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+OURS = ("manifests", "trainer", "infra")
 
 
 class UserError(Exception):
@@ -18,6 +19,15 @@ def run_command(command: Callable[[], int | None]) -> int:
         return command() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in OURS:
+            raise
+        print(
+            f"error: {error.name} is not installed in this Python ({sys.executable}); say .venv/bin/python instead of "
+            "python, or `source .venv/bin/activate` first (`make setup` makes .venv)",
+            file=sys.stderr,
+        )
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("\ninterrupted: what is complete is kept; run the same command again to go on", file=sys.stderr)

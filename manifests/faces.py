@@ -26,6 +26,9 @@ LONGEST_SIDE = 640  # what the detector sees at first
 CLOSE_UP_SIDE = 320  # where it still finds faces that fill the picture
 SMALL_FACE = 48  # pixels at LONGEST_SIDE; below that a look at full size is worth its cost
 STRIDE_SECONDS = 0.5  # boxes in between agree with every-frame detection to a median IoU of 0.96 and more
+# A frame that comes so little before the stride is over is looked at: with timestamps in whole milliseconds, or a clock
+# that runs a little fast, every look would slip by a whole frame otherwise.
+EARLY_SECONDS = 0.005
 ACROSS = 0.4  # weight of the lines of eyes and mouth against the one from eyes to mouth, from a face's proportions
 TILT_SEEN = 0.83  # the detector sees every head too upright: this share of the turns that films were given by hand
 TURNED_SIDE = 128  # pixels of the second look at a tilted head
@@ -177,8 +180,7 @@ class FaceFollower:
 
     def look(self, time: float, picture: np.ndarray) -> None:
         """Detect in one (H, W, 3) uint8 RGB picture and add what is there to the tracks."""
-        # Half a frame of slack keeps the stride even when timestamps are rounded to milliseconds.
-        self._next_look = time + self._stride - 0.005
+        self._next_look = time + self._stride - EARLY_SECONDS
         self._times.append(time)
         self._looked.append(True)
         frame = len(self._times) - 1

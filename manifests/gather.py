@@ -59,6 +59,12 @@ def gather(
     if csv:
         inside = below(str(Path(csv).parent), base)
         recorded, refused, repeated = read_recordings(Path(csv), "" if inside == "." else f"{inside}/", labels)
+        if len(takes) and len(twice := recorded.loc[recorded["path"].isin(takes["path"]), "path"]):
+            more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
+            raise UserError(
+                f"{Path(csv).name} names {min(twice)}, which --ravdess or --crema holds too{more}: "
+                "take it out of the table, or give only one of them"
+            )
         takes = pd.concat([takes, recorded], ignore_index=True) if len(takes) else recorded
         rejected += sorted(set(refused))
         places["csv"] = str(csv)

@@ -93,6 +93,7 @@ def prepare(
     manifest_path: Path,
     root: Path,
     out: Path,
+    *,
     size: int = 256,
     margin: float = 0.3,
     no_face: str = "reject",
@@ -106,13 +107,12 @@ def prepare(
     Takes that cannot be prepared are named with the reason in `out`/rejected.csv. Raises UserError when manifest or
     folders do not fit, and when `out` cannot be written to.
     """
-    root, out = Path(root), Path(out)
     number, parts = part
-    takes = _takes(Path(manifest_path))[number - 1 :: parts]
+    takes = _takes(manifest_path)[number - 1 :: parts]
     if not root.is_dir():
         raise UserError(f"there is no folder {root}: give as --root the folder that the manifest's paths start from")
     weights_path()
-    rule = the_rule(size, margin, no_face, roll)
+    rule = crop_rule(size, margin, no_face, roll)
     with writing_to(out), preparing_in(out):
         claim_folder(out, rule)
         known = {row["clip_id"]: (row["key"], row["reason"]) for row in read_rejected(out)}
@@ -125,7 +125,8 @@ def prepare(
     return summary
 
 
-def the_rule(size: int, margin: float, no_face: str, roll: bool = False) -> Rule:
+def crop_rule(size: int, margin: float, no_face: str, roll: bool = False) -> Rule:
+    """The rule by which this version crops with these settings. Raises UserError for a size or margin out of range."""
     if not 32 <= size <= 1024 or not 0 <= margin <= 2:
         raise UserError(f"--size {size} --margin {margin}: give a size of 32 to 1024 pixels and a margin of 0 to 2")
     return Rule(size, margin, no_face, f"{DETECTOR}-{WEIGHTS_SHA256[:8]}", STRIDE_SECONDS, roll=roll)

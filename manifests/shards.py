@@ -30,7 +30,7 @@ def pack(clips: Path, out: Path, shard_bytes: int = 256 * 2**20) -> str:
         raise UserError(f"{out} is the folder to be packed: give another --out")
     if (out / "index.csv").exists() and ClipStore(out).rule != store.rule:
         raise UserError(f"{out} holds shards of clips prepared by another rule: give another --out")
-    known = {row["key"]: row for row in read_shards(out)}
+    known = {row["key"]: row for row in read_shards(out) if (out / row["shard"]).exists()}
     keys = sorted({row["key"] for row in read_index(clips)} - known.keys())
     if absent := [key for key in keys if not clip_path(clips, key).exists()]:
         raise UserError(f"{clips} lacks {len(absent)} clips of its index, as {absent[0]}: run prepare on it again")

@@ -11,7 +11,6 @@ import numpy as np
 from manifests.clipfile import PreparedClip, encode_frame
 from manifests.clips import ClipStore, glimpse_path, read_index, read_rejected
 from manifests.console import track
-from manifests.errors import UserError
 from manifests.files import write_text
 
 THUMBNAIL = 96  # pixels
@@ -29,8 +28,6 @@ def write_sheet(clips: Path, out: Path, per_actor: int = 12) -> str:
 
     Raises UserError when the folder holds no prepared clips.
     """
-    if per_actor < 1:
-        raise UserError(f"--per-actor {per_actor}: show at least 1")
     store = ClipStore(clips)
     rows = read_index(clips)
     by_actor: dict[str, list[dict[str, str]]] = {}

@@ -21,7 +21,7 @@ from rich.table import Table
 from manifests.clipfile import clip_path, read_clip
 from manifests.faces import FaceDetector, FaceTrack, follow_face
 from manifests.files import sha256_of
-from manifests.prepare import Take, prepare_take, the_rule
+from manifests.prepare import Take, crop_rule, prepare_take
 from manifests.video import read_frames
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ def count(path: Path) -> int:
 
 
 def measure(path: Path, out: Path) -> Figures:
-    rule = the_rule(256, 0.3, "reject")
+    rule = crop_rule(256, 0.3, "reject")
     take = Take(path.stem, "actor", path.name, "")
     digest = sha256_of(path)
     clip_file = clip_path(out, rule.key(digest))

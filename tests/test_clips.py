@@ -226,6 +226,10 @@ def test_packed_clips_are_read_as_unpacked_ones_and_only_what_is_new_is_packed(t
     stored(loose, names[4], "04", 10)
     assert "3 shards, 1 of them new" in pack(loose, packed, shard_bytes=2 * one)
     assert shards.items() <= {path.name: path.read_bytes() for path in packed.glob("*.tar")}.items()
+    lost = min(shards)
+    (packed / lost).unlink()
+    assert "1 of them new" in pack(loose, packed, shard_bytes=2 * one)
+    assert (packed / lost).read_bytes() == shards[lost]
     there, here = ClipStore(loose), pickle.loads(pickle.dumps(ClipStore(packed)))
     for n, name in enumerate(names):
         indices = [0, 5, 2] if n < 4 else [9]

@@ -225,3 +225,17 @@ def test_a_face_that_leaves_is_not_detected_after_it_left(tmp_path: Path) -> Non
     face = follow_face(read_frames(films.MEDIA / "face_noface.mov"))
     assert face.detected[:50].any()
     assert not face.detected[90:].any()
+
+
+class BlindDetector(FaceDetector):
+    """Sees nothing, at no cost."""
+
+    def detect(self, picture: np.ndarray) -> np.ndarray:
+        return np.zeros((0, 6), np.float32)
+
+
+@pytest.mark.parametrize("rate", [30.0, 30.2, 29.97, 25.0, 59.94])
+def test_timestamps_in_whole_milliseconds_and_a_fast_clock_keep_the_stride(rate: float) -> None:
+    picture = np.zeros((8, 8, 3), np.uint8)
+    track = follow_face(((round(n / rate, 3), picture) for n in range(200)), BlindDetector())
+    assert set(np.diff(np.flatnonzero(track.looked))) == {int(np.ceil((0.5 - 0.005) * rate))}

@@ -266,6 +266,34 @@ def test_a_part_beyond_the_takes_has_nothing_to_do_and_no_part_is_a_mistake(
     assert "say 2/4 for the second of four" in capsys.readouterr().err
 
 
+def test_a_rank_without_a_world_size_is_no_part(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "3")  # as some schedulers set it: every take from the fourth on would be all there is
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(SystemExit):
+        main(command(corpus, tmp_path)[3:])
+    assert "'4/1' is no part" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "prepare m.csv --root r --out o --workers 0",
+        "build --ravdess r --out m.csv --workers -2",
+        "synth --out o --actors 3 --workers 0",
+        "pack clips --out o --shard-mb 0",
+        "sheet clips --out s.html --per-actor 0",
+    ],
+)
+def test_a_number_of_nothing_is_refused_by_name(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    *_, option, number = line.split()
+    with pytest.raises(SystemExit) as left:
+        main(line.split())
+    assert left.value.code == 2
+    assert f"argument {option}: {number!r} is not a whole number of 1 or more" in capsys.readouterr().err
+
+
 def test_a_full_disk_is_one_sentence_and_loses_nothing(corpus: Path, tmp_path: Path) -> None:
     # A limit on the size of files stands in for a full disk: the write fails half way, in the worker, all the same.
     limit = min(len(data) for data in clips_of(corpus, tmp_path / "free").values()) // 2

@@ -11,6 +11,7 @@ from videos import plant, ravdess_names
 
 from manifests.__main__ import main
 from manifests.build import Built, Request, build
+from manifests.errors import UserError
 from manifests.recordings import read_recordings
 from manifests.table import read_manifest
 
@@ -144,3 +145,11 @@ def test_the_order_of_lines_changes_no_byte(tmp_path: Path) -> None:
         built(tmp_path / "own", tmp_path / str(number) / "m.csv")
     one, two = ((tmp_path / number / "m.csv").read_bytes() for number in "01")
     assert one == two
+
+
+def test_a_file_that_a_corpus_holds_and_the_table_names_too_is_refused(tmp_path: Path) -> None:
+    plant(tmp_path / "data" / "r", ravdess_names(range(1, 5)))
+    twice = ravdess_names([2])[9]
+    table(tmp_path / "data", [*EVERYONE, f"r/{twice},happy,ann"])
+    with pytest.raises(UserError, match=f"own.csv names r/{twice}, which --ravdess or --crema holds too"):
+        built(tmp_path / "data", tmp_path / "m.csv", ravdess=tmp_path / "data" / "r")

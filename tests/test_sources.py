@@ -129,3 +129,12 @@ def test_without_boto3_the_sentence_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "boto3", None)  # as if it were not installed
     assert main(["build", "--ravdess", "s3://lab/data", "--out", str(tmp_path / "m.csv")]) == 2
     assert "needs boto3" in capsys.readouterr().err
+
+
+def test_check_refuses_to_decode_what_lies_in_a_bucket(
+    s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m.csv"
+    build(Request(out=out, ravdess="s3://lab/data/ravdess"))
+    assert main(["check", str(out), "--root", "s3://lab/data/ravdess", "--decode"]) == 2
+    assert "--decode reads videos from a folder, not from S3" in capsys.readouterr().err
