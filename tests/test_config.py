@@ -39,7 +39,7 @@ def test_an_override_changes_one_setting_and_reads_its_value_as_yaml():
         ("augment.scale=[0, 0]", "augment.scale=[0, 0] is no range of sizes"),
         ("augment.scale=[1.1, 0.9]", "say the smaller factor first, above 0"),
         ("optim.batchnorm=frozen", "say optim.batchnorm=train, or model.pretrained=kinetics400"),
-        ("optim.frozen_epochs=13", "optim.frozen_epochs=13 of optim.epochs=13 are all, and the backbone would never learn"),
+        ("optim.frozen_epochs=13", "of optim.epochs=13 leave none for the backbone to learn in; say"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence_that_names_it(override, says):

@@ -1,9 +1,11 @@
 """However and whenever a run is stopped, what it learned is kept, and it says why it ended."""
 
+import multiprocessing
 import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ from toys import make_corpus, start_training, wait_until
 from manifests.clipfile import clip_path
 from manifests.clips import ClipStore
 from trainer.checkpoint import load_checkpoint
-from trainer.run import read_json
+from trainer.run import Run, read_json
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,38 @@ def test_a_signal_during_validation_keeps_the_epoch_and_validates_it_after(block
     assert process.returncode == 130
     state = load_checkpoint(run / "checkpoints")
     assert (state["step"], state["validated"]) == (8, False)
+
+
+def test_ctrl_c_reaches_every_process_of_the_terminal_and_only_the_run_itself_answers(block, tmp_path):
+    run = tmp_path / "run"
+    process = start_training(block("val"), run, "optim.epochs=1", "data.workers=2")
+
+    def workers():
+        return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+    wait_until(lambda: len(workers()) == 4, "validation has workers beside those of training")
+    wait_until(lambda: hangs(run), "one of them waits for a clip")
+    for pid in (*workers(), process.pid):
+        os.kill(pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.count("saving, then stopping") == 1
+    assert "Traceback" not in said
+    assert read_json(run / "outcome.json")["outcome"] == "interrupted"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_forked_from_the_run_leaves_a_first_signal_to_it_and_obeys_a_second(tmp_path, signum):
+    with Run(tmp_path / "run", {"run_id": "r"}) as run, run.interruptible(True):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        os.kill(child.pid, signum)
+        time.sleep(0.3)
+        assert child.is_alive()
+        # Two that arrive at once count as one.
+        wait_until(lambda: os.kill(child.pid, signum) or not child.is_alive(), "a second one ends it")
+        assert child.exitcode == -signum
+        assert run.signal == 0
 
 
 def test_a_run_that_stands_still_ends_as_stalled_and_says_where_it_stood(block, tmp_path):

@@ -219,6 +219,36 @@ def test_a_kill_while_writing_a_checkpoint_leaves_the_one_before(tmp_path):
         assert (state["weights"] == state["step"]).all()
 
 
+def test_what_a_killed_writer_left_half_written_goes_when_the_run_goes_on(tmp_path):
+    program = (
+        "import sys, time, pathlib\n"
+        "from manifests.files import replacing\n"
+        "with replacing(pathlib.Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_bytes(bytes(1000))\n"
+        "    time.sleep(60)\n"
+    )
+    facts = {"run_id": "r"}
+    files = (tmp_path / "model.safetensors", tmp_path / "checkpoints" / "step-00000001.pt")
+
+    def left():
+        return [path for path in tmp_path.rglob(".tmp-*") if path.stat().st_size]
+
+    with Run(tmp_path, facts):
+        pass
+    for count, file in enumerate(files, 1):
+        process = subprocess.Popen([sys.executable, "-c", program, str(file)])
+        wait_until(lambda count=count: len(left()) == count, "the file is half written")
+        process.kill()
+        process.wait()
+    with pytest.raises(UserError), Run(tmp_path, {"run_id": "r", "labels": ["other"]}):
+        pass
+    assert len(left()) == 2
+    with Run(tmp_path, facts, leader=False):
+        assert len(left()) == 2
+    with Run(tmp_path, facts):
+        assert left() == []
+
+
 def test_status_is_always_whole_json(trained):
     status = json.loads((trained / "status.json").read_text())
     assert status["phase"] == "finished"

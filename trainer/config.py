@@ -203,8 +203,8 @@ def _check_together(config: Config) -> None:
         )
     if optim.frozen_epochs >= optim.epochs:
         raise UserError(
-            f"optim.frozen_epochs={optim.frozen_epochs} of optim.epochs={optim.epochs} are all, and the backbone would never learn; "
-            "say optim.frozen_epochs=0, or more epochs"
+            f"optim.frozen_epochs={optim.frozen_epochs} of optim.epochs={optim.epochs} leave none for the backbone to "
+            "learn in; say optim.frozen_epochs=0, or more epochs"
         )
     if optim.consistency and data.clips_per_video == 1:
         raise UserError(

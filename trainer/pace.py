@@ -18,6 +18,7 @@ class Pace:
     def restart(self) -> None:
         """Forget the past, so that a pause for validation does not count as slow training."""
         self.seconds = self.waited = self.steps = 0.0
+        self.waited_now = 0.0  # in the step under way
         self.mark = time.monotonic()
 
     @contextmanager
@@ -25,12 +26,13 @@ class Pace:
         """What happens in here is waiting for data."""
         asked = time.monotonic()
         yield
-        self.waited += time.monotonic() - asked
+        self.waited_now += time.monotonic() - asked
 
     def step_done(self) -> None:
         now = time.monotonic()
         self.seconds = self.seconds * FADE + now - self.mark
-        self.waited *= FADE
+        self.waited = self.waited * FADE + self.waited_now
+        self.waited_now = 0.0
         self.steps = self.steps * FADE + 1
         self.mark = now
 

@@ -50,6 +50,7 @@ class Run:
         self.facts = facts
         self.leader = leader
         self.status: dict[str, Any] = {}
+        self._process = os.getpid()
         self._signal: int | None = None
         self._interruptible = False
         self._handlers: dict[int, Any] = {}
@@ -72,6 +73,10 @@ class Run:
         self._seconds_before = self.status.get("seconds", 0.0)
         if self.leader:
             (self.path / "outcome.json").unlink(missing_ok=True)
+            # Half a checkpoint that a kill left would lie there for ever.
+            for folder in (self.path, self.path / "checkpoints"):
+                for left in folder.glob(".tmp-*"):
+                    left.unlink()
         self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -111,6 +116,10 @@ class Run:
         )
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            # A loader's worker, forked with this handler: the run decides, and its workers serve until it is done.
+            signal.signal(signum, signal.SIG_DFL)
+            return
         self._signal = signum
         # The first signal asks for an orderly end; the second one gets Python's own, immediate behaviour.
         signal.signal(signal.SIGINT, signal.default_int_handler)
