@@ -239,6 +239,28 @@ def test_a_run_that_is_being_stopped_is_followed_until_it_has_saved(desk: Stage)
     assert heard == ["one\n", "saved\n"]
 
 
+DEATH = '{"Status":"exited","ExitCode":1}\nTraceback (most recent call last):\nImportError: no module\n'
+
+
+def test_a_container_that_ends_before_it_wrote_a_line_is_heard_all_the_same(desk: Stage) -> None:
+    desk.put(f"runs/{RUN}/machine-i-0.txt", "of an earlier go")
+    time.sleep(1)  # S3 tells times in whole seconds
+    desk.put_run(RUN)
+    desk.activate(RUN)
+    desk.make_group(desired=1)
+    desk.aws.client("logs").create_log_group(logGroupName=desk.outputs.log_group)
+    watcher, heard = follow(desk)
+    desk.put(f"runs/{RUN}/machine-i-1.txt", DEATH)
+    wait_for(lambda: "ImportError: no module\n" in heard, "the container's last word")
+    desk.put(f"runs/{RUN}/outcome.json", {"outcome": "failed", "reason": "its container ends", "exit_code": None})
+    desk.delete(f"active/{desk.outputs.stack}")
+    assert watcher.wait(60) == 1
+    assert "".join(heard) == DEATH
+    again = desk.make("logs", "--run", RUN)
+    assert (again.returncode, again.stdout) == (1, DEATH)
+    assert "machine i-1: its container has ended; its last words:\n" in again.stderr
+
+
 def test_ctrl_c_ends_the_watching_only(desk: Stage) -> None:
     desk.put_run(RUN, machine=machine(), output=b"one\n")
     desk.activate(RUN)

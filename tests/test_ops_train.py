@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,11 +20,12 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
-from operators import ROOT, Desk, Office, activities, environment, instances
+from operators import ROOT, Desk, Office, activities, client, environment, instances
 
 from infra.box.request import read_request
 from infra.ops import agent, arrival, prices, record, train
 from infra.ops.errors import UserError
+from infra.ops.lastword import last_word
 
 # The calls by which `train` begins, in their order; a claim, and only then what costs.
 BEGINNING = [
@@ -351,7 +353,7 @@ def coming(desk: Desk, *steps: Any) -> None:
 
 
 def test_the_wait_tells_each_phase_once_and_ends_when_the_run_works(desk: Desk) -> None:
-    desk.answers["run"] = (4, "the image is not on the machine yet; try again in a minute\n")
+    desk.answers["run"] = (4, "Docker does not answer\n")
     nothing, run_id = lambda: None, lambda: str(desk.active())
 
     def boots() -> None:
@@ -372,7 +374,7 @@ def test_the_wait_tells_each_phase_once_and_ends_when_the_run_works(desk: Desk) 
     told = err.splitlines()[6:]
     assert told == [
         f"g6.xlarge {machine} (spot, us-east-1a) boots",
-        "the machine is up; its image is being pulled (the image is not on the machine yet; try again in a minute)",
+        "the machine is up: Docker does not answer",
         "the machine brings clips and manifest",
         f"run {out.strip()} works on g6.xlarge {machine} (spot, us-east-1a)",
         f"`make monitor` and `make logs` show it, `make stop RUN={out.strip()}` saves and ends it",
@@ -418,7 +420,58 @@ def test_a_container_that_never_lives_to_speak_is_not_waited_for_until_the_deadl
     ],
 )
 def test_the_last_word_of_a_container_is_its_own_or_dockers(left: str, word: str) -> None:
-    assert arrival.last_word(left) == word
+    assert last_word(left) == word
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("finished", 0), ("failed", 1)])
+def test_a_run_that_is_over_before_it_was_first_looked_at_is_told_as_it_ended(
+    desk: Desk, outcome: str, code: int
+) -> None:
+    """A task with nothing to do is done within seconds, and its machine gone."""
+    coming(desk, lambda: desk.hands_in(str(desk.active()), outcome, "it was so"))
+    ended, out, err = desk.do("train", "--yes")
+    assert (ended, err.splitlines()[6]) == (code, f"run {out.strip()} has {outcome}: it was so")
+
+
+def silent_machines(desk: Desk, leave: Callable[[str], None]) -> None:
+    """Each machine that is asked for comes, is seen once, leaves something behind, and gives itself back."""
+    seen: list[str] = []
+
+    def look(_: Any) -> None:
+        (machine,) = desk.machines() or [""]
+        if machine in seen:
+            desk.set_capacity(0)
+        elif machine:
+            leave(machine)
+            seen.append(machine)
+
+    desk.seen.before["ec2:DescribeInstances"] = look
+
+
+def test_machines_that_never_say_a_word_are_not_replaced_for_ever(desk: Desk) -> None:
+    silent_machines(desk, lambda _: None)
+    code, out, err = desk.do("train", "--yes")
+    assert code == 1
+    why = "2 machines came and went without a word of the run (not even of their boot); `make doctor` looks for why"
+    assert err.splitlines()[-1] == f"run {out.strip()} has failed: {why}"
+    assert desk.tree(f"runs/{out.strip()}/outcome.json")["reason"] == why
+    assert desk.is_at_rest()
+
+
+def test_the_last_word_of_silent_machines_is_their_containers_or_their_boots(desk: Desk) -> None:
+    logs = client(desk.aws, "logs")
+    logs.create_log_group(logGroupName=desk.outputs.log_group)
+
+    def boots(machine: str) -> None:
+        where = {"logGroupName": desk.outputs.log_group, "logStreamName": f"boot-{machine}"}
+        logs.create_log_stream(**where)
+        event = {"timestamp": int(time.time() * 1000), "message": "boot: GPU does not answer"}
+        logs.put_log_events(**where, logEvents=[event])
+
+    silent_machines(desk, boots)
+    assert "(the last said: boot: GPU does not answer)" in desk.do("train", "--yes")[2]
+    silent_machines(desk, lambda machine: desk.put(f"runs/{desk.active()}/machine-{machine}.txt", "manifest unknown"))
+    assert "(the last said: manifest unknown)" in desk.do("train", "--yes")[2]
 
 
 def test_ctrl_c_while_waiting_leaves_the_run_to_its_machine(desk: Desk) -> None:
@@ -507,7 +560,7 @@ def test_whoever_stops_it_meanwhile_ends_the_wait(desk: Desk) -> None:
     coming(desk, lambda: None, lambda: desk.hands_in(str(desk.active())))
     code, out, err = desk.do("train", "--yes")
     assert code == 1
-    assert err.splitlines()[-1] == f"run {out.strip()} was stopped before its machine came"
+    assert err.splitlines()[-1] == f"run {out.strip()} has stopped: stopped by the operator"
 
 
 def test_a_machine_that_idles_is_used_again(desk: Desk) -> None:
@@ -578,7 +631,7 @@ def test_a_resumed_run_is_waited_for_though_its_machine_json_is_there(desk: Desk
     )
     code, _, err = desk.do("resume", "--yes")
     assert code == 0, err
-    assert "its image is being pulled" in err
+    assert "the machine is up" in err
     assert f"run {run_id} works on" in err
 
 

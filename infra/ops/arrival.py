@@ -4,13 +4,12 @@ The machine starts its run by itself, so whoever waits here may leave at any tim
 """
 
 import argparse
-import json
 import sys
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from infra.ops import agent, door, fleet, record
+from infra.ops import agent, door, fleet, lastword, record
 from infra.ops.command import Line, print_json, say, uninterrupted
 from infra.ops.errors import EXIT_INTERRUPTED
 from infra.ops.launch import Terms, as_tree, wake
@@ -21,10 +20,11 @@ LOOK_EVERY = 5.0  # seconds
 TELL_EVERY = 20.0  # seconds between two questions to a machine whether it is ready
 SPOT_REFUSALS = 3  # failed attempts after which the run goes on demand, where the stack allows it
 ENDS = 3  # of a container that never spoke, after which it is not waited for any more; its unit starts it again
+SILENT = 2  # machines, for each that the run wants, which may come and go without a word
 ON_THE_WAY = ("waiting", "starting", "bringing")  # phases of machine.json before the run's own work
 LEAVING = ("handing in", "ended")
 WORDS = {
-    "waiting": "the machine is up; its image is being pulled",
+    "waiting": "the machine is up",
     "starting": "the run's container starts",
     "bringing": "the machine brings clips and manifest",
 }
@@ -42,18 +42,20 @@ class Arrival:
         self._told = -TELL_EVERY
         self._answer = ""
         self._ends: set[tuple[str, datetime]] = set()
+        self._came: set[str] = set()  # machines of this go, each asked for by us or by the group
 
     def look(self) -> str:
         """One look at AWS: what the run waits for now."""
         machines = fleet.find_machines(self.outputs.region, self.outputs.stack)
         coming = [machine for machine in machines if machine.state in ("pending", "running")]
+        self._came |= {machine.id for machine in coming if machine.launched >= self.since}
         running = [machine for machine in coming if machine.state == "running"]
         if not running:
-            if record.active_run(self.outputs) != self.run_id:
-                return self._end(1, f"run {self.run_id} was stopped before its machine came")
-            if not coming:
-                return self._none()
-            return f"AWS starts {_named(coming)}"
+            if told := self._over(found := record.read_record(self.outputs, self.run_id), "before its machine came"):
+                return told
+            if why := self._all_silent(found, {machine.id for machine in coming}):
+                return self._give_up(why)
+            return f"AWS starts {_named(coming)}" if coming else self._none()
         if not (online := agent.online(self.outputs, [machine.id for machine in running])):
             return f"{_named(running)} boots"
         return self._look_at_run(sorted(online), _named([m for m in running if m.id in online]))
@@ -61,12 +63,8 @@ class Arrival:
     def _look_at_run(self, online: list[str], named: str) -> str:
         found = record.read_record(self.outputs, self.run_id)
         phase = str((found.machine or {}).get("phase", "waiting"))
-        if found.outcome and not found.active:
-            good = found.outcome.get("outcome") == "finished"
-            told = f"run {self.run_id} has {found.outcome.get('outcome')}: {found.outcome.get('reason')}"
-            return self._end(0 if good else 1, told)
-        if not found.active:
-            return self._end(1, f"run {self.run_id} was stopped before it began")
+        if told := self._over(found, "before it began"):
+            return told
         if phase in LEAVING:
             return f"{named} leaves, and another machine takes its place"
         if phase not in ON_THE_WAY:
@@ -78,23 +76,43 @@ class Arrival:
             self._answer = self._ask(online)
         return f"{WORDS[phase]}{self._answer if phase == 'waiting' else ''}"
 
+    def _over(self, found: record.Record, when: str) -> str | None:
+        """How a run has ended that no machine works on any more; None if it has not."""
+        if found.active:
+            return None
+        if not found.outcome:
+            return self._end(1, f"run {self.run_id} was stopped {when}")
+        told = f"run {self.run_id} has {found.state}: {found.outcome['reason']}"
+        return self._end(0 if found.state == "finished" else 1, told)
+
     def _ask(self, online: list[str]) -> str:
         """Tell the machines to start the run. They do so at their boot; one that idled, or missed it, does it now."""
         answers = [
             agent.tell(self.outputs, self.outputs.document_run, instance, run_id=self.run_id) for instance in online
         ]
-        waiting = [answer for answer in answers if not answer.ok]
-        return f" ({(waiting[0].stderr.strip() or waiting[0].status).splitlines()[-1]})" if waiting else ""
+        told = next((answer for answer in answers if not answer.ok), answers[0])
+        said = (told.stdout if told.ok else told.stderr).strip() or told.status
+        return f": {said.splitlines()[-1]}"
 
     def _dead(self, online: list[str]) -> str | None:
         """Why there is no use in waiting: the container has ended again and again before its courier could speak."""
         why = None
-        for instance in online:
-            left = record.fetch(self.outputs, record.key(self.run_id, f"machine-{instance}.txt"))
-            if left and left.written >= self.since:
+        for instance, left in lastword.of_containers(self.outputs, self.run_id, self.since).items():
+            if instance in online:
                 self._ends.add((instance, left.written))
-                why = f"its container ends as soon as it starts: {last_word(left.data.decode(errors='replace'))}"
+                why = f"its container ends as soon as it starts: {left.word}"
         return f"{why}; `make image` builds its image anew" if why and len(self._ends) >= ENDS else None
+
+    def _all_silent(self, found: record.Record, here: set[str]) -> str | None:
+        """Why no further machine is asked for: those that came have gone again, and the run has not heard of one."""
+        gone = sorted(self._came - here)
+        if (found.machine or {}).get("phase", "waiting") != "waiting" or len(gone) < SILENT * self.terms.nodes:
+            return None
+        words = [left.word for left in lastword.of_containers(self.outputs, self.run_id, self.since).values()] or [
+            word for instance in gone if (word := lastword.of_boot(self.outputs, instance))
+        ]
+        said = f"the last said: {words[-1]}" if words else "not even of their boot"
+        return f"{len(gone)} machines came and went without a word of the run ({said}); `make doctor` looks for why"
 
     def _none(self) -> str:
         """No machine is there, nor on its way."""
@@ -179,18 +197,6 @@ def follow(outputs: Outputs, run_id: str, terms: Terms) -> int:
     if arrival.over == 0:
         say(next_words(run_id))
     return arrival.over
-
-
-def last_word(text: str) -> str:
-    """What a container has said last, of the file that its unit ships (boot.sh): Docker's state as JSON, then lines.
-
-    Where it said nothing, Docker's own reason.
-    """
-    lines = [line for line in text.splitlines() if line.strip()]
-    if len(lines) == 1 and lines[0].startswith("{"):
-        state = json.loads(lines[0])
-        return str(state.get("Error") or f"exit code {state.get('ExitCode')}, without a word")
-    return lines[-1].strip() if lines else "without a word"
 
 
 def next_words(run_id: str) -> str:

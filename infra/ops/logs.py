@@ -9,11 +9,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TypeVar
 
-from infra.ops import door, ending
+from infra.ops import door, ending, lastword
 from infra.ops.command import is_yes, outputs_of, parser, run, said, say
 from infra.ops.errors import EXIT_INTERRUPTED
 from infra.ops.fleet import find_machines
-from infra.ops.record import Record, choose_run, key, read_record
+from infra.ops.record import Record, choose_run, fetch, key, read_record
 from infra.ops.tail import Tail
 from infra.outputs import Outputs
 
@@ -25,6 +25,7 @@ python -m infra.ops.logs --lines 1000 --no-follow
 LOOK_EVERY = 1.0  # seconds
 QUIET = 3.0  # seconds without a line after which, and between which, it is asked whether the run is over
 STILL_BOOTING = 60.0  # seconds of silence after which a machine may be another, which boots
+LAST_LINES = 40  # of a container that has ended before it could write output.txt
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ def logs(stack: str, wanted: str | None, lines: int | None, follow: bool) -> int
             record = stream(outputs, run_id, tail)
         else:
             record = read_record(outputs, run_id)
-            pour(tail, final=True)
+            finish(tail, Ends(outputs, run_id))
             if not ending.is_over(record):
                 return 0
     except KeyboardInterrupt:
@@ -65,11 +66,12 @@ def logs(stack: str, wanted: str | None, lines: int | None, follow: bool) -> int
 
 def stream(outputs: Outputs, run_id: str, tail: Tail) -> Record:
     """Print until the run is over; returns how it stands then."""
-    boot, over, heard = Boot(outputs), False, 0.0  # when there was last a line, or the question whether it is over
+    boot, ends = Boot(outputs), Ends(outputs, run_id)
+    over, heard = False, 0.0  # when there was last a line, or the question whether it is over
     pour(tail)
     record = patiently(lambda: read_record(outputs, run_id))
     if ending.is_over(record):
-        pour(tail, final=True)
+        finish(tail, ends)
         return record
     while True:
         if pour(tail):
@@ -78,9 +80,10 @@ def stream(outputs: Outputs, run_id: str, tail: Tail) -> Record:
             record, heard = patiently(lambda: read_record(outputs, run_id)), time.monotonic()
             if record.active and ending.silence(record.machine) > STILL_BOOTING:
                 patiently(boot.tell)
+                patiently(ends.tell)
             # Twice, for outcome.json comes a moment after the machine's last word.
             if over and ending.is_over(record):
-                pour(tail, final=True)
+                finish(tail, ends)
                 return record
             over = ending.is_over(record)
         time.sleep(LOOK_EVERY)
@@ -94,6 +97,13 @@ def pour(tail: Tail, *, final: bool = False) -> bool:
         sys.stdout.buffer.write(fresh)
         sys.stdout.buffer.flush()
     return any_new
+
+
+def finish(tail: Tail, ends: "Ends") -> None:
+    """Print the rest; of a run that never wrote a line, what its containers have said."""
+    pour(tail, final=True)
+    if not tail.there:
+        patiently(ends.tell)
 
 
 def patiently(call: Callable[[], T]) -> T:
@@ -141,6 +151,24 @@ class Boot:
             if line[0].removeprefix("boot-") in machines and line not in self.told:
                 self.told.add(line)
                 print(event["message"], flush=True)
+
+
+class Ends:
+    """What containers have said that ended before they could write output.txt; each end once, none of an earlier go."""
+
+    def __init__(self, outputs: Outputs, run_id: str) -> None:
+        self.outputs, self.run_id = outputs, run_id
+        self.told: set[tuple[str, datetime]] = set()
+
+    def tell(self) -> None:
+        request = fetch(self.outputs, key(self.run_id, "request.json"))
+        for machine, left in (
+            lastword.of_containers(self.outputs, self.run_id, request.written).items() if request else ()
+        ):
+            if (machine, left.written) not in self.told:
+                self.told.add((machine, left.written))
+                say(f"machine {machine}: its container has ended; its last words:")
+                print(*left.text.splitlines()[-LAST_LINES:], sep="\n", flush=True)
 
 
 if __name__ == "__main__":
