@@ -67,29 +67,39 @@ def region(settings: Settings) -> Check:
 
 def offerings(settings: Settings) -> Check:
     assert settings.region
-    zones = capacity.zones_by_type(settings.instance_types, _offers(settings, "availability-zone"))
+    offers = _offers(settings.region, settings.instance_types, "availability-zone")
+    zones = capacity.zones_by_type(settings.instance_types, offers)
     verdict = capacity.judge_offerings(zones, settings.region)
     sold = ",".join(name for name, found in zones.items() if found)
     other = f"pulumi config set instance_types {sold}" if sold else "choose another region or other instance_types"
     return Check("instance types", verdict.ok, verdict.detail, "" if verdict.ok else other)
 
 
-def quota(settings: Settings, market: str) -> Check:
-    assert settings.region
-    vcpus = _vcpus(settings)
+def quota(where: str, types: tuple[str, ...], nodes: int, market: str) -> Check:
+    vcpus = _vcpus(where, types)
     codes = {code for name in vcpus if (code := capacity.quota_code(name, market))}
-    service = door.client("service-quotas", settings.region)
+    service = door.client("service-quotas", where)
     limits = {
         code: service.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"] for code in sorted(codes)
     }
-    verdict = capacity.judge_quota(market, limits, vcpus, settings.nodes)
-    return Check(f"vCPU quota, {market}", verdict.ok, verdict.detail, _ask_for(verdict, settings.region))
+    verdict = capacity.judge_quota(market, limits, vcpus, nodes)
+    return Check(f"vCPU quota, {market}", verdict.ok, verdict.detail, _ask_for(verdict, where))
 
 
 def quotas(settings: Settings) -> Iterator[Check]:
     """One for each market that the settings use."""
+    assert settings.region
     for market in capacity.MARKETS[settings.market]:
-        yield guarded(f"vCPU quota, {market}", partial(quota, settings, market))
+        look = partial(quota, settings.region, settings.instance_types, settings.nodes, market)
+        yield guarded(f"vCPU quota, {market}", look)
+
+
+def require_room(outputs: Outputs, market: str, nodes: int) -> None:
+    """Raise UserError, with the request to make, if the quota of each of a stack's markets is too small for a run."""
+    looks = [quota(outputs.region, outputs.instance_types, nodes, name) for name in capacity.MARKETS[market]]
+    if all(look.cure for look in looks):  # where no quota is known, AWS may well have room
+        told = ", ".join(f"{look.name}: {look.detail}" for look in looks)
+        raise UserError(f"AWS would start no machine ({told}); ask for more, it takes hours to days: {looks[-1].cure}")
 
 
 def spot_role(settings: Settings) -> Check:
@@ -142,13 +152,20 @@ def bucket(outputs: Outputs) -> Check:
 def image(outputs: Outputs) -> Check:
     if not outputs.image_digest:
         return Check("image", False, "none is pushed yet", "make image")
+    if not image_is_there(outputs):
+        return Check("image", False, f"the registry no longer has {outputs.image_digest[:19]}", "make image")
+    return Check("image", True, f"{outputs.repository_url.partition('/')[2]} {outputs.image_digest[:19]}")
+
+
+def image_is_there(outputs: Outputs) -> bool:
+    """Whether the registry has the image that the stack's machines are to pull; one call, which operators may make."""
     ecr = door.client("ecr", outputs.region)
     repository = outputs.repository_url.partition("/")[2]
     try:
         ecr.describe_images(repositoryName=repository, imageIds=[{"imageDigest": outputs.image_digest}])
-    except ecr.exceptions.ImageNotFoundException:
-        return Check("image", False, f"the registry no longer has {outputs.image_digest[:19]}", "make image")
-    return Check("image", True, f"{repository} {outputs.image_digest[:19]}")
+    except (ecr.exceptions.ImageNotFoundException, ecr.exceptions.RepositoryNotFoundException):
+        return False
+    return True
 
 
 def data(outputs: Outputs) -> Check:
@@ -185,21 +202,19 @@ def _program(name: str, line: list[str], cure: str) -> Check:
     return Check(name, answer.returncode == 0, said[-1] if said else "", "" if answer.returncode == 0 else cure)
 
 
-def _offers(settings: Settings, by: str) -> list[dict[str, str]]:
-    assert settings.region
-    ec2 = door.client("ec2", settings.region)
-    wanted = [{"Name": "instance-type", "Values": list(settings.instance_types)}]
+def _offers(where: str, types: tuple[str, ...], by: str) -> list[dict[str, str]]:
+    ec2 = door.client("ec2", where)
+    wanted = [{"Name": "instance-type", "Values": list(types)}]
     pages = ec2.get_paginator("describe_instance_type_offerings").paginate(LocationType=by, Filters=wanted)
     return [offer for page in pages for offer in page["InstanceTypeOfferings"]]
 
 
 @cache
-def _vcpus(settings: Settings) -> dict[str, int]:
+def _vcpus(where: str, types: tuple[str, ...]) -> dict[str, int]:
     """vCPUs of one machine by type, for those types that the region knows, in order of preference."""
-    assert settings.region
-    sold = {offer["InstanceType"] for offer in _offers(settings, "region")}
-    asked = [name for name in settings.instance_types if name in sold]
-    ec2 = door.client("ec2", settings.region)
+    sold = {offer["InstanceType"] for offer in _offers(where, types, "region")}
+    asked = [name for name in types if name in sold]
+    ec2 = door.client("ec2", where)
     rows = ec2.describe_instance_types(InstanceTypes=asked)["InstanceTypes"] if asked else []
     known = {row["InstanceType"]: row["VCpuInfo"]["DefaultVCpus"] for row in rows}
     return {name: known[name] for name in asked}
