@@ -30,8 +30,8 @@ help: # a line that begins with `##` is a heading, what follows `##` behind a ve
 
 ## On this machine, without an account
 
-demo: .venv/ready ## the whole line on a small drawn corpus; on your videos: DATA=/videos OUT=runs/mine
-	@$(BIN)/python -m trainer demo $(ASKED) $${OUT:+--out "$$OUT"} $${DATA:+--data "$$DATA"}
+demo: .venv/ready ## the whole line on a small drawn corpus; DATA=/videos OUT=runs/mine SET="seed=2 ..."
+	@set -f; $(BIN)/python -m trainer demo $(ASKED) $${OUT:+--out "$$OUT"} $${DATA:+--data "$$DATA"} $$SET
 
 test: .venv/ready ## every promise of the README, as tests; about twenty minutes on two cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

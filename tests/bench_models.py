@@ -63,7 +63,7 @@ def main() -> int:
 
 def make_corpus(work: Path) -> None:
     """The corpus, manifest and clips of `make demo`; each stage does nothing where it is done."""
-    for title, package, words in itertools.takewhile(lambda stage: stage[1] == "manifests", stages(work, None)):
+    for title, package, words in itertools.takewhile(lambda stage: stage[1] == "manifests", stages(work, None, [])):
         print(title, file=sys.stderr)
         if code := COMMANDS[package]([str(word) for word in words]):
             sys.exit(code)
