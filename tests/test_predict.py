@@ -14,11 +14,12 @@ from films import empty_frames, face_frames, write_film
 from toys import LABELS, TINY, make_corpus
 
 from manifests.clips import Rule
-from manifests.faces import FaceTrack
 from manifests.files import sha256_of
+from manifests.following import FaceTrack
 from manifests.synth import synthesize
 from manifests.video import read_frames
 from trainer.__main__ import main
+from trainer.formats import load_network
 from trainer.predict import find_again, in_view, plan_windows
 from trainer.temperature import tempered
 
@@ -85,6 +86,19 @@ def test_predicting_again_does_nothing_and_another_stride_is_another_prediction(
     assert "nothing to do" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("words", [
+    *(["predict", "a.mp4", "--model", "m", "--stride", stride] for stride in ("0", "-1", "nan", "inf", "often")),
+    *(["preflight", "--config", "c", "--manifest", "m", "--clips", "c", "--processes", n] for n in ("0", "-2", "1.5")),
+], ids=" ".join)  # fmt: skip
+def test_a_number_that_cannot_be_is_one_sentence(words, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"argument {words[-2]}: {words[-1]!r} is no " in said
+    assert "; say " in said
+
+
 def test_two_videos_of_one_name_do_not_hide_each_other(model, video, tmp_path, capsys):
     assert predict(model, tmp_path / "out", video, tmp_path / f"{video.stem}.flv") == 2
     assert "more than one video is called" in capsys.readouterr().err
@@ -136,6 +150,35 @@ def test_the_temperature_of_these_weights_is_applied_and_told(model, video, tmp_
     assert (raw["temperature"], mild["temperature"]) == (None, 2.5)
     assert mild_shares == pytest.approx(tempered(raw_shares, 2.5), abs=1e-5)
     assert np.abs(mild_shares - raw_shares).max() > 0.01
+
+
+def test_the_whole_video_s_answer_is_tempered_as_it_was_fitted_on_the_mean_over_views(
+    model, video, tmp_path, monkeypatch
+):
+    def changing(video, frames, windows, *rest):
+        happy = np.linspace(0.1, 0.9, len(windows)) ** 2
+        return np.stack([happy, 1 - happy], axis=1)
+
+    monkeypatch.setattr("trainer.predict.classify", changing)
+    shutil.copy(model, tmp_path / "model.safetensors")
+    known = {"weights_sha256": sha256_of(model), "temperature": {"value": 2.5}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(known))
+    assert predict(tmp_path / "model.safetensors", tmp_path / "out", video) == 0
+    result, windows = shares_of(tmp_path / "out" / f"{video.stem}.json")
+    raw = changing(None, None, windows)
+    assert windows == pytest.approx(tempered(raw, 2.5), abs=1e-5)
+    assert list(result["overall"].values()) == pytest.approx(tempered(raw.mean(axis=0), 2.5), abs=1e-5)
+    assert np.abs(windows.mean(axis=0) - tempered(raw.mean(axis=0), 2.5)).max() > 0.01
+
+
+def test_many_videos_are_read_by_a_model_that_is_loaded_once(model, video, tmp_path, monkeypatch, capsys):
+    other = Path(shutil.copy(video, tmp_path / "other.mp4"))
+    assert predict(model, tmp_path / "out", video, other) == 0
+    loads = []
+    monkeypatch.setattr("trainer.predict.load_network", lambda *how: loads.append(how) or load_network(*how))
+    assert predict(model, tmp_path / "out", video, other) == 0
+    assert len(loads) == 1
+    assert capsys.readouterr().out.count("nothing to do") == 2
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

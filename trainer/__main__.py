@@ -9,6 +9,7 @@ that `--help` and a mistyped setting answer at once.
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections import Counter
@@ -56,6 +57,7 @@ protocols: ravdess6, crema5 (published folds), joint, actors (folds dealt by act
 a manifest of both corpora built with --labels ravdess8 serves them all""",
     "demo": """examples:
   python -m trainer demo --out runs/demo
+  python -m trainer demo --out runs/short optim.epochs=3 seed=2
   python -m trainer demo --out runs/real --data /videos      RAVDESS and CREMA-D folders somewhere below /videos""",
 }
 
@@ -77,7 +79,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m trainer", description="Train, judge and use a facial-emotion model."
     )
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (add_fit, add_preflight, add_evaluate, add_predict, add_export, add_report, add_compare, add_crossval):
+        add(verbs)
+    add_demo(verbs)
+    return parser.parse_args(argv)
 
+
+def add_fit(verbs: Any) -> None:
     fit = add_verb(
         verbs, "fit", "train, test on unseen actors and write the report; goes on where it was stopped", fit_command
     )
@@ -85,21 +93,25 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     fit.add_argument(
         "--config", type=Path, required=True, help="recipe: a YAML file or the name of one that comes along"
     )
-    fit.add_argument("settings", nargs="*", metavar="key=value", help="settings that differ from the recipe's")
+    add_settings(fit)
 
+
+def add_preflight(verbs: Any) -> None:
     preflight = add_verb(
         verbs, "preflight", "one step on trial: does the batch fit, does the GPU answer? nothing is kept",
         preflight_command,
     )  # fmt: skip
     add_clips(preflight)
     preflight.add_argument("--config", type=Path, required=True, help="recipe, as for fit")
-    preflight.add_argument("--processes", type=int, default=1, help="that will share the batch (%(default)s)")
+    preflight.add_argument("--processes", type=read_count, default=1, help="that will share the batch (%(default)s)")
     preflight.add_argument(
         "--weights", type=Path, metavar="DIR", help="folder that may hold the pretrained weights, to fetch them from"
     )
     preflight.add_argument("--run", type=Path, help="run directory that will follow, to want shards there")
-    preflight.add_argument("settings", nargs="*", metavar="key=value", help="settings that differ from the recipe's")
+    add_settings(preflight)
 
+
+def add_evaluate(verbs: Any) -> None:
     evaluate = add_verb(verbs, "evaluate", "test a trained run on the actors it has not seen", evaluate_command)
     add_inputs(evaluate)
     evaluate.add_argument(
@@ -108,10 +120,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="CLIPS",
         help="clips prepared from the takes' other files: same take, same answer?",
     )
-    evaluate.add_argument(
-        "settings", nargs="*", metavar="key=value", help="evaluation settings that differ from the run's"
-    )
+    add_settings(evaluate, "evaluation settings that differ from the run's")
 
+
+def add_predict(verbs: Any) -> None:
     predict = add_verb(
         verbs,
         "predict",
@@ -121,9 +133,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     predict.add_argument("videos", nargs="+", type=Path, metavar="VIDEO")
     predict.add_argument("--model", type=Path, required=True, help="a run's model.safetensors, .pt2 or .onnx")
     predict.add_argument("--out", type=Path, default=Path("predictions"), help="folder for the results (%(default)s)")
-    predict.add_argument("--stride", type=float, default=0.5, help="seconds between predictions (%(default)s)")
+    predict.add_argument("--stride", type=read_seconds, default=0.5, help="seconds between predictions (%(default)s)")
     predict.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
 
+
+def add_export(verbs: Any) -> None:
     export = add_verb(
         verbs, "export", "the network for other programs: PyTorch's .pt2 and .onnx, checked and timed", export_command
     )
@@ -132,16 +146,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     export.add_argument("--format", choices=("export", "onnx"), help="only this one: torch.export's .pt2, or ONNX")
     export.add_argument("--clips", type=Path, help="prepared clips, to check on faces too and not on noise alone")
 
+
+def add_report(verbs: Any) -> None:
     report = add_verb(verbs, "report", "write report.html from what the run directory holds", report_command)
     report.add_argument("--run", type=Path, required=True)
     report.add_argument("--clips", type=Path, help="prepared clips, for thumbnails of the hardest videos")
     report.add_argument("--baseline", type=Path, help="another run to stand beside this one")
 
+
+def add_compare(verbs: Any) -> None:
     compare = add_verb(verbs, "compare", "hold tested runs against each other, on the same actors", compare_command)
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or those of crossval")
     compare.add_argument("--json", action="store_true", help="print all figures as JSON instead of tables")
     compare.add_argument("--out", type=Path, metavar="FILE.html", help="write a page as well")
 
+
+def add_crossval(verbs: Any) -> None:
     crossval = add_verb(
         verbs, "crossval", "train and test by a protocol, fold by fold, and pool; goes on where it stopped",
         crossval_command,
@@ -154,12 +174,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     crossval.add_argument("--folds", type=int, metavar="K", help="how many, for joint and actors (default: 5)")
     crossval.add_argument("--fold", metavar="N", help="run only this fold, or `leaky`; pools once all are there")
     crossval.add_argument("--leaky", action="store_true", help="also measure how much a split by video inflates")
-    crossval.add_argument("settings", nargs="*", metavar="key=value", help="settings that differ from the recipe's")
+    add_settings(crossval)
 
+
+def add_demo(verbs: Any) -> None:
     demo = add_verb(verbs, "demo", "the whole line on a synthetic corpus, or on your videos", demo_command)
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for everything (%(default)s)")
     demo.add_argument("--data", type=Path, help="folder with real RAVDESS and/or CREMA-D videos")
-    return parser.parse_args(argv)
+    demo.add_argument("settings", nargs="*", metavar="key=value", help="changes to demo.yaml, for both trainings")
 
 
 def add_verb(verbs: Any, name: str, help: str, command: Any) -> argparse.ArgumentParser:
@@ -182,6 +204,26 @@ def add_clips(verb: argparse.ArgumentParser) -> None:
 def add_inputs(verb: argparse.ArgumentParser) -> None:
     add_clips(verb)
     verb.add_argument("--run", type=Path, required=True, help="run directory, made if absent")
+
+
+def add_settings(verb: argparse.ArgumentParser, help: str = "settings that differ from the recipe's") -> None:
+    verb.add_argument("settings", nargs="*", metavar="key=value", help=help)
+
+
+def read_count(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of them; say 1 or more")
+    return int(text)
+
+
+def read_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no length of time; say for example 0.5, in seconds")
+    return seconds
 
 
 def fit_command(arguments: argparse.Namespace) -> None:
@@ -217,27 +259,26 @@ def evaluate_command(arguments: argparse.Namespace) -> None:
 
 def predict_command(arguments: argparse.Namespace) -> None:
     from manifests.files import writing_to
-    from trainer.predict import predict
+    from trainer.predict import load, predict
 
     twice = [name for name, count in Counter(video.stem for video in arguments.videos).items() if count > 1]
     if twice:
         raise UserError(
             f"more than one video is called {twice[0]}, so one result would hide the other; give each its own --out"
         )
-    failed = []
-    for video in arguments.videos:
+    model, videos, failed = load(arguments.model, arguments.device), arguments.videos, 0
+    for video in videos:
         try:
             with writing_to(arguments.out):
-                print(predict(video, arguments.model, arguments.out, arguments.stride, arguments.device))
+                print(predict(video, model, arguments.out, arguments.stride))
         except UserError as error:
+            if len(videos) == 1:
+                raise
             # One bad video of many costs only itself.
-            failed.append(error)
-            if len(arguments.videos) > 1:
-                print(f"error: {error}", file=sys.stderr)
-    if len(failed) > 1 or (failed and len(arguments.videos) > 1):
-        raise UserError(f"{len(failed)} of {len(arguments.videos)} videos gave no prediction, for the reasons above")
+            failed += 1
+            print(f"error: {error}", file=sys.stderr)
     if failed:
-        raise failed[0]
+        raise UserError(f"{failed} of {len(videos)} videos gave no prediction, for the reasons above")
 
 
 def export_command(arguments: argparse.Namespace) -> None:
@@ -305,7 +346,7 @@ def crossval_command(arguments: argparse.Namespace) -> None:
 def demo_command(arguments: argparse.Namespace) -> int:
     from trainer.demo import demo
 
-    return demo(arguments.out, arguments.data)
+    return demo(arguments.out, arguments.data, arguments.settings)
 
 
 if __name__ == "__main__":

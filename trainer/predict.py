@@ -1,7 +1,7 @@
 """Any video -> emotion probabilities over time: JSON, a plot, an annotated video and a page that plays it.
 
-The video is read three times, each time as a stream: to follow the face, to fill the clips of all windows, and to draw.
-A window sees one static square, as in training; only the drawn box moves with the face.
+The video is read four times, each time as a stream: to see that it is whole, to follow the face, to fill the clips of
+all windows, and to draw. A window sees one static square, as in training; only the drawn box moves with the face.
 """
 
 import math
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from manifests.clips import Rule
 from manifests.console import track
 from manifests.errors import UserError
-from manifests.faces import FaceDetector, FaceTrack, Square, crop_square, follow_face, static_square
+from manifests.faces import FaceDetector, Square, crop_square, static_square
 from manifests.files import replacing, sha256_of, write_json
+from manifests.following import FaceTrack, follow_face
 from manifests.roll import track_roll
 from manifests.video import VideoError, read_frames, verify_video
 from trainer.dataset import resize_to, to_tensor
@@ -35,6 +36,16 @@ BATCH = 8
 
 
 @dataclass(frozen=True)
+class Model:
+    """A trained network and what is to be known of it, loaded once for any number of videos."""
+
+    name: str  # of its file
+    sha256: str  # of its file
+    network: Network
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Window:
     """One prediction's share of a video: its middle (s), the frames that it shows `(T,)`, and the face's place.
 
@@ -47,17 +58,25 @@ class Window:
     angles: NDArray[np.floating]
 
 
-def predict(video: Path, model_path: Path, out: Path, stride: float, device: str) -> str:
+def load(path: Path, device: str) -> Model:
+    """The model in a file of any of the three formats; raises UserError as `load_network` does."""
+    network, metadata = load_network(path, device)
+    return Model(path.name, sha256_of(path), network, metadata)
+
+
+def predict(video: Path, model: Model, out: Path, stride: float) -> str:
     """Write `NAME.json`, `.png`, `.mp4` and `.html` into `out`; return one line that tells the result.
 
+    There is an answer for each window, and `overall` for the video: the temperature was fitted on means over a video's
+    views, so that `overall` is the tempered mean of the windows' untempered answers, and not the mean of what is shown.
     Does nothing if they are there already. Raises UserError if the video cannot be read or shows no face.
     """
     if not video.is_file():
         raise UserError(f"there is no video at {video}; check the path")
-    network, metadata = load_network(model_path, device)
+    metadata = model.metadata
     asked = {
         "video_sha256": sha256_of(video),
-        "model_sha256": sha256_of(model_path),
+        "model_sha256": model.sha256,
         "stride": stride,
         # what the probabilities were divided by, in their logarithm, to be as sure as they may be; null: left as raw
         "temperature": metadata["temperature"],
@@ -76,10 +95,11 @@ def predict(video: Path, model_path: Path, out: Path, stride: float, device: str
         windows, faceless = plan_windows(face, metadata["data"], rule, stride)
         if not windows:
             raise UserError(f"no face found in {video}; give a video in which one can be seen")
-        probabilities = classify(video, facts.frames, windows, network, metadata)
+        raw = classify(video, facts.frames, windows, model)
     except VideoError as error:
         raise UserError(f"{video} cannot be used: {error}") from None
-    overall = probabilities.mean(axis=0)
+    temperature = metadata["temperature"] or 1.0
+    probabilities, overall = tempered(raw, temperature), tempered(raw.mean(axis=0), temperature)
     middles = np.array([window.middle for window in windows])
     with replacing(out / f"{video.stem}.png") as temporary:
         plot_timeline(temporary, middles, probabilities, labels)
@@ -88,7 +108,7 @@ def predict(video: Path, model_path: Path, out: Path, stride: float, device: str
     drawn_height = facts.height + strip_height(facts.width)
     result = {
         "video": video.name,
-        "model": model_path.name,
+        "model": model.name,
         "weights_sha256": metadata["weights_sha256"],
         **asked,
         "learned_from_drawn_faces": metadata["synthetic"],
@@ -144,18 +164,15 @@ def plan_windows(face: FaceTrack, data: dict[str, Any], rule: Rule, stride: floa
 
 
 @torch.inference_mode()
-def classify(
-    video: Path, frames: int, windows: list[Window], network: Network, metadata: dict[str, Any]
-) -> NDArray[np.floating]:
-    """Probabilities `(windows, classes)`, each the mean over a clip and its mirror image, then tempered."""
-    resize = resize_to(metadata["data"]["size"])
+def classify(video: Path, frames: int, windows: list[Window], model: Model) -> NDArray[np.floating]:
+    """Probabilities `(windows, classes)` as the network states them, each the mean over a clip and its mirror image."""
+    resize = resize_to(model.metadata["data"]["size"])
     shares = []
-    for clips in batches(fill_windows(video, frames, windows, metadata["clips"]["size"])):
+    for clips in batches(fill_windows(video, frames, windows, model.metadata["clips"]["size"])):
         pictures = torch.stack([resize(to_tensor(clip)) for clip in clips])
-        both = torch.stack([network(pictures), network(pictures.flip(-1))])
+        both = torch.stack([model.network(pictures), model.network(pictures.flip(-1))])
         shares.append(both.double().softmax(-1).mean(0).numpy())
-    raw = np.concatenate(shares)
-    return raw if metadata["temperature"] is None else tempered(raw, metadata["temperature"])
+    return np.concatenate(shares)
 
 
 def fill_windows(video: Path, frames: int, windows: list[Window], size: int) -> Iterator[NDArray[np.uint8]]:
