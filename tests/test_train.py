@@ -219,6 +219,17 @@ def test_a_kill_while_writing_a_checkpoint_leaves_the_one_before(tmp_path):
         assert (state["weights"] == state["step"]).all()
 
 
+def test_a_checkpoint_that_would_run_code_is_refused_unrun(tmp_path):
+    class Code:
+        def __reduce__(self):
+            return (tmp_path / "ran").mkdir, ()
+
+    save_checkpoint(tmp_path, "step-00000001", {"step": 1, "of": Code()})
+    with pytest.raises(UserError, match=r"step-00000001\.pt is no checkpoint of ours"):
+        load_checkpoint(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_what_a_killed_writer_left_half_written_goes_when_the_run_goes_on(tmp_path):
     program = (
         "import sys, time, pathlib\n"

@@ -6,6 +6,7 @@ disk, and the checkpoint before is deleted only after that. Whatever moment a ki
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -49,13 +50,20 @@ def _write(state: dict[str, Any], path: Path) -> None:
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint whose bytes are what was written, or None if there is none.
 
-    Raises UserError when checkpoints are named but every one of them is damaged: starting over is the user's to decide.
+    Raises UserError when checkpoints are named but every one of them is damaged, or one is not ours:
+    starting over is the user's to decide.
     """
     history = _history(folder)
     for entry in history:
         path = folder / entry["file"]
         if path.is_file() and sha256_of(path) == entry["sha256"]:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+            try:
+                # Whoever may write to the bucket that it was in shall not run code here.
+                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            except UnpicklingError:
+                raise UserError(
+                    f"{path} is no checkpoint of ours: it holds more than numbers; delete {folder} to start over"
+                ) from None
             return state
     if history:
         raise UserError(
