@@ -9,15 +9,8 @@ import numpy as np
 
 from manifests.clipfile import encode_frame
 from manifests.clips import Rule
-from manifests.faces import (
-    FaceDetector,
-    FaceFollower,
-    FaceTrack,
-    Square,
-    centre_square,
-    crop_square,
-    static_square,
-)
+from manifests.faces import FaceDetector, Square, centre_square, crop_square, static_square
+from manifests.following import FaceFollower, FaceTrack
 from manifests.roll import track_roll
 from manifests.video import Picture, VideoError, read_pictures
 

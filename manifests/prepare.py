@@ -25,8 +25,9 @@ from manifests.clips import (
 from manifests.console import track
 from manifests.crops import Unfit, crop_face, glimpse
 from manifests.errors import UserError
-from manifests.faces import DETECTOR, STRIDE_SECONDS, WEIGHTS_SHA256, weights_path
+from manifests.faces import DETECTOR, WEIGHTS_SHA256, weights_path
 from manifests.files import replacing, sha256_of, writing_to
+from manifests.following import STRIDE_SECONDS
 from manifests.pool import map_in_processes
 from manifests.video import VideoError
 from manifests.workers import usable_cores

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from manifests.faces import FaceTrack
+from manifests.following import FaceTrack
 
 LARGEST = 30.0  # degrees; past that the landmarks err more than the tilt matters
 LEAP = 15.0  # degrees from the median of the looks around: no head, but a landmark that slipped

@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from manifests.clipfile import clip_path, read_clip
-from manifests.faces import FaceDetector, FaceTrack, follow_face
+from manifests.faces import FaceDetector
 from manifests.files import sha256_of
+from manifests.following import FaceTrack, follow_face
 from manifests.prepare import Take, crop_rule, prepare_take
 from manifests.video import read_frames
 

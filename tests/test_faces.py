@@ -15,11 +15,11 @@ from manifests.faces import (
     Square,
     centre_square,
     crop_square,
-    follow_face,
     static_square,
     weights_path,
 )
 from manifests.files import sha256_of
+from manifests.following import follow_face
 from manifests.video import read_frames
 
 RATE = 30.0

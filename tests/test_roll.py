@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from manifests.__main__ import main
 from manifests.clipfile import PreparedClip, encode_frame
 from manifests.clips import ClipStore, Rule
-from manifests.faces import FaceDetector, FaceTrack, Square, crop_square, follow_face, weights_path
+from manifests.faces import FaceDetector, Square, crop_square, weights_path
+from manifests.following import FaceTrack, follow_face
 from manifests.roll import LARGEST, track_roll
 from manifests.sheet import write_sheet
 from manifests.synth import synthesize
