@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import cv2
 
-from manifests.workers import start_worker
+from manifests.workers import start_worker, starting_workers
 
 T = TypeVar("T")
 Job = tuple[Any, ...]
@@ -37,7 +37,8 @@ def map_in_processes(
             while left or running:
                 while left and len(running) < workers * AHEAD:
                     # In two steps: a pool that broke while the consumer was busy raises here, and the job stays.
-                    future = pool.submit(function, *left[0])
+                    with starting_workers():
+                        future = pool.submit(function, *left[0])
                     running[future] = left.popleft()
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     result = done.result()
@@ -56,7 +57,9 @@ def _alone(function: Callable[..., T], job: Job, crashed: Callable[[Job], T]) ->
     """In a new worker of its own: when that dies too, this job is the culprit."""
     with _pool(1) as pool:
         try:
-            return pool.submit(function, *job).result()
+            with starting_workers():
+                future = pool.submit(function, *job)
+            return future.result()
         except BrokenProcessPool:
             return crashed(job)
 

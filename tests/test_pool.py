@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,3 +84,29 @@ def test_what_a_job_raises_is_raised_here_and_ends_the_work(workers: int) -> Non
     with pytest.raises(ValueError, match="five"):
         list(map_in_processes(fail, [(number,) for number in range(40)], workers, lambda job: -1))
     assert not multiprocessing.active_children()
+
+
+WORK = """
+import time
+from manifests.pool import map_in_processes
+
+if __name__ == "__main__":
+    print("begins", flush=True)
+    for _ in map_in_processes(time.sleep, [(0.1,)] * 200, 2, lambda job: None):
+        pass
+"""
+
+
+@pytest.mark.parametrize("after", [0.1, 0.3, 0.6, 1.0])
+def test_ctrl_c_while_workers_begin_is_the_parents_alone_to_tell(after: float, tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text(WORK)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "work.py"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(after)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert told.count("Traceback (most recent call last)") == 1, told
