@@ -20,7 +20,6 @@ class TrainingProgress:
         self.shown = shown
         self.live = shown and sys.stderr.isatty()
         self.started = self.last_line = time.monotonic()
-        self.uar: float | None = None
         columns = (
             TextColumn("[bold]{task.description:<12}"),
             BarColumn(bar_width=24),
@@ -51,8 +50,7 @@ class TrainingProgress:
         epoch, within = divmod(step - 1, self.steps_per_epoch)
         speed = f"{clips_per_second:5.1f} clips/s  data wait {data_wait:4.0%}"
         if self.live:
-            uar = "" if self.uar is None else f"val UAR {self.uar:.1%}"
-            self.bars.update(self.run_bar, completed=step, facts=uar)
+            self.bars.update(self.run_bar, completed=step)
             self.bars.update(
                 self.epoch_bar,
                 completed=within + 1,
@@ -70,13 +68,13 @@ class TrainingProgress:
 
     def show_evaluation(self, epoch: int, losses: list[float], validation: dict[str, Any]) -> None:
         """A lasting line per epoch: training loss over the steps of this start, and what the validation actors say."""
-        self.uar = validation["uar"]
         loss = f"loss {sum(losses) / len(losses):.3f}  " if losses else ""
         line = (
             f"{self.title} epoch {epoch + 1:>2}/{self.epochs}  {loss}"
             f"val loss {validation['loss']:.3f}  val UAR {validation['uar']:.1%}  val WAR {validation['war']:.1%}"
         )
         if self.live:
+            self.bars.update(self.run_bar, facts=f"val UAR {validation['uar']:.1%}")
             self.bars.console.print(line, highlight=False)
         elif self.shown:
             print(line, file=sys.stderr, flush=True)
