@@ -64,7 +64,7 @@ def outputs_of(stack: str) -> Outputs:
     """What a stack published in its region; raises UserError if there is no such region or stack."""
     region = read_settings(stack).region
     if region is None:
-        raise UserError("no AWS region is set; `pulumi config set aws:region REGION` or AWS_REGION chooses one")
+        raise UserError("no AWS region is set; `make set SET=aws:region=REGION` or AWS_REGION chooses one")
     return door.stack_outputs(stack, region)
 
 
