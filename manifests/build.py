@@ -86,10 +86,7 @@ def build(request: Request) -> Built:
     rejected = pd.DataFrame(sorted(gathered.rejected), columns=["path", "reason"])
     facts = {
         "format": 1,
-        "arguments": {**_shaping(request), **gathered.inside_root()},
-        "labels": list(labels),
-        "leaky": request.leaky,
-        "synthetic": gathered.is_synthetic(),
+        **_facts_of_request(request, gathered, labels),
         "verification": verification,
         "split_rule": rule,
         "notes": gathered.notes,
@@ -201,6 +198,12 @@ def _thin_splits(rows: pd.DataFrame, labels: tuple[str, ...]) -> list[str]:
     return notes
 
 
-def _shaping(request: Request) -> dict[str, Any]:
-    """The arguments that shape the manifest: not where it is written, nor how fast. Places are told below the root."""
-    return {name: value for name, value in asdict(request).items() if name not in ("out", "root", "workers")}
+def _facts_of_request(request: Request, gathered: Gathered, labels: tuple[str, ...]) -> dict[str, Any]:
+    """What was asked for; of the arguments those that shape the manifest: not where it is written, nor how fast."""
+    shaping = {name: value for name, value in asdict(request).items() if name not in ("out", "root", "workers")}
+    return {
+        "arguments": {**shaping, **gathered.inside_root()},
+        "labels": list(labels),
+        "leaky": request.leaky,
+        "synthetic": gathered.is_synthetic(),
+    }

@@ -1,4 +1,4 @@
-"""Whether a manifest still tells the truth: about itself, the names it holds, and the files under a root."""
+"""Whether a manifest is still true: of itself, of the names it holds, and of the files under a root."""
 
 import tempfile
 from collections.abc import Iterator

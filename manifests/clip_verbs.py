@@ -19,16 +19,24 @@ def add_synth(subparsers: Any) -> None:
           {PROGRAM} synth --out data/hard --actors 24 --seed 2 --takes 8 --difficulty 0.8 --every-emotion
         """,
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new folder, or one to go on with")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="a new folder, or one that synth began with the same settings",
+    )
     parser.add_argument("--actors", metavar="N", type=int, required=True, help="actors per corpus, 1 to 24")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other people (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed draws other people (default: %(default)s)")
     parser.add_argument(
         "--takes", metavar="N", type=int, default=2, help="per actor and emotion, 1 to 8 (default: %(default)s)"
     )
     parser.add_argument(
         "--difficulty", metavar="D", type=float, default=0.3, help="0 clear, 1 faint and noisy (default: %(default)s)"
     )
-    parser.add_argument("--every-emotion", action="store_true", help="calm and surprised too, which only RAVDESS has")
+    parser.add_argument(
+        "--every-emotion", action="store_true", help="also draw calm and surprised, which only RAVDESS has"
+    )
     parser.add_argument("--full-size", action="store_true", help="RAVDESS in its real 1280x720, not 640x360")
     parser.add_argument("--workers", type=one_or_more, metavar="N", help="processes that draw (default: one per core)")
 
@@ -72,20 +80,26 @@ def add_prepare(subparsers: Any) -> None:
         "--root", metavar="DIR", type=Path, required=True, help="the folder that the manifest's paths start from"
     )
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, required=True, help="a new folder, or one of the same rule to go on with"
+        "--out",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="a new folder, or one that was prepared with the same settings",
     )
     parser.add_argument("--size", metavar="PIXELS", type=int, default=256, help="of the crop (default: %(default)s)")
     parser.add_argument(
-        "--margin", type=float, default=0.3, help="round the face, as a share of its size (default: %(default)s)"
+        "--margin", type=float, default=0.3, help="around the face, as a share of its size (default: %(default)s)"
     )
     parser.add_argument(
         "--no-face",
         choices=("reject", "crop"),
         default="reject",
-        help="a clip without a face is rejected, or the middle of its picture kept (default: %(default)s)",
+        help="reject a clip without a face, or crop the middle of its picture (default: %(default)s)",
     )
     parser.add_argument(
-        "--roll", action="store_true", help="turn each frame so that the head is upright, by one smooth angle over time"
+        "--roll",
+        action="store_true",
+        help="turn each frame so that the head is upright; the angle changes smoothly over time",
     )
     parser.add_argument("--workers", metavar="N", type=one_or_more, help="processes (default: one per core)")
     parser.add_argument(
@@ -93,7 +107,7 @@ def add_prepare(subparsers: Any) -> None:
         metavar="K/N",
         type=read_part,
         default=f"{int(os.environ.get('RANK', 0)) + 1}/{os.environ.get('WORLD_SIZE', 1)}",
-        help="only the K-th of N shares of the takes; under torchrun each process has its own (default: all)",
+        help="only the K-th of N equal shares of the takes; under torchrun each process does its own (default: all)",
     )
 
 
@@ -127,7 +141,7 @@ def add_sheet(subparsers: Any) -> None:
         subparsers,
         "sheet",
         run_sheet,
-        "one page of thumbnails, by actor, and what was rejected: see in a minute whether the crops are right",
+        "write one page of thumbnails, by actor, and of rejected clips, to see in a minute whether the crops are right",
         f"""\
           {PROGRAM} sheet clips --out sheet.html
           {PROGRAM} sheet clips --out all.html --per-actor 1000
@@ -140,7 +154,7 @@ def add_sheet(subparsers: Any) -> None:
         metavar="N",
         type=one_or_more,
         default=12,
-        help="clips shown of each, the doubtful first (%(default)s)",
+        help="clips shown per actor, doubtful ones first (default: %(default)s)",
     )
 
 

@@ -10,7 +10,7 @@ OURS = ("manifests", "trainer", "infra")
 
 
 class UserError(Exception):
-    """A mistake of the user's: one sentence that says what is wrong, and the next command; never a traceback."""
+    """A mistake that the user can correct: one sentence says what is wrong and what to do next; never a traceback."""
 
 
 def run_command(command: Callable[[], int | None]) -> int:

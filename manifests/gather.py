@@ -1,4 +1,4 @@
-"""What lies in the places that were given: candidate takes, files that are none, and who acts in them."""
+"""What lies in the places that were given: candidate takes, files that are not takes, and who acts in them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

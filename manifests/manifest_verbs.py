@@ -12,7 +12,7 @@ def add_build(subparsers: Any) -> None:
         subparsers,
         "build",
         run_build,
-        "make a manifest: which takes there are, what they show, who trains and who tests",
+        "make a manifest: which takes there are, what they show, and which split each actor is in",
         f"""\
           {PROGRAM} build --ravdess data/ravdess --crema data/crema-d --out manifest.csv
           {PROGRAM} build --ravdess data/ravdess --labels ravdess8 --folds ravdess6 --fold 1 --out fold1.csv
@@ -21,9 +21,14 @@ def add_build(subparsers: Any) -> None:
     )
     _add_places(parser.add_argument_group("where the videos are"))
     _add_classes(parser.add_argument_group("what counts as a take, and its class"))
-    _add_splits(parser.add_argument_group("who trains and who tests (by actor)"))
+    _add_splits(parser.add_argument_group("which split each actor is in"))
     how = parser.add_argument_group("how")
-    how.add_argument("--no-verify", dest="verify", action="store_false", help="trust names: decode nothing, and say so")
+    how.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="decode nothing and trust the file names; the manifest says so",
+    )
     how.add_argument("--workers", type=one_or_more, metavar="N", help="processes that decode (default: one per core)")
 
 
@@ -43,7 +48,7 @@ def _add_places(where: Any) -> None:
         metavar="FILE.csv",
         type=Path,
         required=True,
-        help="the manifest; beside it go its companions and verified.jsonl, the memory of what was decoded",
+        help="the manifest; its companion files go beside it, and verified.jsonl, which remembers what was decoded",
     )
 
 
@@ -52,14 +57,17 @@ def _add_classes(what: Any) -> None:
         "--labels", default="common6", help="common6, ravdess8, crema6, ravdess7, or a,b,c (default: %(default)s)"
     )
     what.add_argument(
-        "--calm", choices=("drop", "neutral"), default="drop", help="calm, where it is no class (default: %(default)s)"
+        "--calm",
+        choices=("drop", "neutral"),
+        default="drop",
+        help="what to do with calm where it is not a class (default: %(default)s)",
     )
     what.add_argument("--channel", choices=("speech", "song", "both"), default="speech", help="(default: %(default)s)")
     what.add_argument(
         "--twins",
         choices=("video-only", "audio-video"),
         default="video-only",
-        help="which RAVDESS twin is kept (default: %(default)s)",
+        help="which of two files of one RAVDESS take is kept (default: %(default)s)",
     )
 
 
@@ -75,10 +83,12 @@ def _add_splits(who: Any) -> None:
     who.add_argument("--fold", type=int, metavar="I", help="with --folds: the fold to test on (default: 1)")
     who.add_argument("--test-on", metavar="CORPUS", help="test on all of this corpus, train and validate on the others")
     who.add_argument(
-        "--leaky", action="store_true", help="split takes, not actors: only to show how much leakage inflates"
+        "--leaky",
+        action="store_true",
+        help="split takes, not actors: only to show how much leakage inflates the scores",
     )
     who.add_argument(
-        "--seed", type=int, default=0, help="another seed, another dealing of actors (default: %(default)s)"
+        "--seed", type=int, default=0, help="another seed deals the actors to other splits (default: %(default)s)"
     )
 
 
@@ -96,7 +106,7 @@ def add_check(subparsers: Any) -> None:
         subparsers,
         "check",
         run_check,
-        "say whether a manifest still tells the truth; exit 1 and name what does not",
+        "check whether a manifest is still true; exit 1 and name what is not",
         f"""\
           {PROGRAM} check manifest.csv
           {PROGRAM} check manifest.csv --root data
@@ -105,9 +115,9 @@ def add_check(subparsers: Any) -> None:
     )
     parser.add_argument("manifest", type=Path)
     parser.add_argument(
-        "--root", metavar="DIR", help="also hold presence, size and sha256 of the files below DIR against it"
+        "--root", metavar="DIR", help="also check that the files below DIR are there, with the same size and sha256"
     )
-    parser.add_argument("--decode", action="store_true", help="with --root: also decode every file anew")
+    parser.add_argument("--decode", action="store_true", help="with --root: also decode every file again")
 
 
 def run_check(options: argparse.Namespace) -> int:

@@ -10,7 +10,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from manifests.portrait import BROW_Y, EYE_X, EYE_Y, MOUTH_Y, Identity, paint
+from manifests.identity import Identity
+from manifests.portrait import BROW_Y, EYE_X, EYE_Y, MOUTH_Y, paint
 from manifests.strokes import (
     ORIGIN,
     UNIT,

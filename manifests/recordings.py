@@ -29,10 +29,10 @@ SEXES = {"m": "male", "man": "male", "f": "female", "woman": "female"}
 def read_recordings(
     table: Path, prefix: str, labels: tuple[str, ...]
 ) -> tuple[pd.DataFrame, list[tuple[str, str]], int]:
-    """Read the CSV: a frame with a row per usable take, the rows that are none as (path, reason), and repeated rows.
+    """Read the CSV: a frame with a row per usable take, (path, reason) of the others, and the number of repeated rows.
 
     Paths are relative to the CSV's folder, `prefix` is that folder below the data root ("" or "folder/"). An emotion is
-    known if it is one of EMOTIONS, a synonym, or in `labels`. Works on columns: a million rows are no burden.
+    known if it is one of EMOTIONS, a synonym, or in `labels`. Works on columns, so that a million rows are quick.
     """
     rows = _read(table)
     rows["actor"] = _each(rows["actor"], str.strip)

@@ -17,8 +17,8 @@ from manifests.camera import add_sound, encode, film
 from manifests.console import track
 from manifests.errors import UserError
 from manifests.files import replacing, write_json, write_text, writing_to
+from manifests.identity import SKINS, Identity, draw_identity
 from manifests.pool import map_in_processes
-from manifests.portrait import SKINS, Identity, draw_identity
 from manifests.puppet import Puppet
 from manifests.workers import usable_cores
 

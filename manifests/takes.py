@@ -1,4 +1,4 @@
-"""From files to takes: names read, classes chosen, one good file kept per take, and whatever is left out named."""
+"""From files to takes: reads names, chooses classes, keeps one good file per take, and names whatever is left out."""
 
 from collections import Counter
 from dataclasses import asdict
