@@ -175,4 +175,4 @@ def test_a_profile_is_as_high_as_its_shares_and_open_where_there_are_none() -> N
 
 
 def test_a_lonely_point_of_a_profile_can_be_seen() -> None:
-    assert 'd="M49 10L49 2L51 2L51 10Z"' in profile([(2.0, 0.8)], 4.0)
+    assert 'd="M48 10L48 2L52 2L52 10Z"' in profile([(2.0, 0.8)], 4.0)

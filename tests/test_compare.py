@@ -229,7 +229,7 @@ def test_the_page_asks_for_nothing_and_fits_a_phone(pair, tmp_path, browser):
     titles = browser.evaluate("[...document.querySelectorAll('h2')].map(h => h.innerText)")
     assert titles == [
         "Is the difference real?", "How training went", "What they confuse", "Person by person",
-        "Can their confidence be trusted?", "One look or several", "Worse pictures",
+        "Can their confidence be trusted?", "One view or several", "Worse pictures",
         "Where they part", "What differs between them",
         "How to make it again", "What the words mean",
     ]  # fmt: skip
@@ -258,7 +258,7 @@ def told_pair(uar, low, high, ahead):
 def test_the_sentence_names_the_better_one_first_and_says_when_nobody_can_tell():
     above = pair_sentence(told_pair(0.1, 0.02, 0.18, 0.99)).replace("\u00a0", " ")
     assert above == (
-        "A is 10.0 points of UAR above B (95 % interval +2.0 to +18.0), ahead in 99.0 % of the draws of actors."
+        "A is 10.0 points of UAR above B (95 % interval +2.0 to +18.0), ahead in 99.0 % of the resamplings of actors."
     )
     below = pair_sentence(told_pair(-0.1, -0.18, 0.02, 0.2)).replace("\u00a0", " ")
     assert below.startswith("B is 10.0 points of UAR above A (95 % interval −2.0 to +18.0), ahead in 80.0 %")

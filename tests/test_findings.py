@@ -34,6 +34,8 @@ def test_the_gain_of_views_stands_beside_their_cost() -> None:
         "5.2 times as long: 420 ms instead of 80 ms per video."
     )
     assert findings.gain(ways[:1]).startswith("Each video was looked at once")
+    same = {**ways[2], "gain": 0.0, "gain_interval": [0.0, 0.0]}
+    assert "leaves UAR as it is and takes 5.2 times as long" in plain(findings.gain([ways[0], same]))
 
 
 @pytest.mark.parametrize(
@@ -49,11 +51,14 @@ def variant(name: str, lost: float, low: float) -> dict[str, Any]:
 
 def test_the_costliest_disturbance_is_named_and_the_certain_ones_are_counted() -> None:
     figures = {"variants": [variant("blur", 0.01, -0.02), variant("noise", 0.3, 0.2), variant("JPEG", 0.1, 0.01)]}
-    assert plain(findings.robustness(figures)) == (
-        "Costliest is noise (strong): UAR falls by 30.0 points to 50.0 % (95 % interval +20.0 to +40.0). Of 3 "
+    assert plain(findings.robustness(figures, 1 / 6)) == (
+        "Costliest is noise (strong): UAR falls to 50.0 % (−30.0 points, 95 % interval −40.0 to −20.0). Of 3 "
         "disturbances, 2 cost more than the choice of actors could explain."
     )
-    assert findings.robustness({"variants": [variant("blur", 0.0, -0.1)]}) == "No disturbance costs anything."
+    assert "(−30.0 points, 95 % interval −40.0 to −20.0), no better than guessing." in plain(
+        findings.robustness(figures, 0.5)
+    )
+    assert findings.robustness({"variants": [variant("blur", 0.0, -0.1)]}, 1 / 6) == "No disturbance costs anything."
 
 
 @pytest.mark.parametrize(
@@ -106,15 +111,17 @@ def test_groups_of_few_actors_are_named_for_what_their_interval_lacks() -> None:
         "One actor only, so no interval: a. Fewer than 5 actors, so the interval is rough and too narrow: b."
     )
     assert findings.few(rows[2:]) == ""
+    assert findings.few(rows, warned=True) == "One actor only, so no interval: a."
 
 
 def test_every_look_at_the_test_videos_is_owned_up_to() -> None:
     once = {"tta": [1], "robustness": None}
-    assert findings.looks(once) == "All scores come from one pass over the test videos with the final weights."
+    assert findings.looks(once) == (
+        "The scores come from one pass over the test videos, with the final weights. No choice was made by them."
+    )
     often = {"tta": [1, 2], "robustness": {"variants": [0] * 18}, "twins": {"compared": 1}}
     assert findings.looks(often).endswith(
-        "They were looked at once more for the score of one view, once in each of 18 disturbances, their other files "
-        "once; that chose nothing."
+        "Extra passes measured one view, 18 disturbances, the takes' other files. No choice was made by them."
     )
 
 

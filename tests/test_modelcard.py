@@ -128,7 +128,7 @@ def test_every_figure_is_one_of_the_runs_or_of_the_fixed_words(facts, evaluation
         1 / len(LABELS), 1.3, best["war"] - worst["war"], worst["war"] * worst["clips"], sure, right, sure - right,
         many["seconds_per_video"] / one["seconds_per_video"], len(LABELS), len(DISTURBANCES), 5,
         sum(variant["lost_interval"][0] > 0 for variant in evaluation["robustness"]["variants"]),
-        len(evaluation["skipped"]), overall["war"],
+        len(evaluation["skipped"]), overall["war"], round(overall["war"] * evaluation["clips"]),
         *(sum(row) for row in evaluation["confusion"]), *(cell for row in evaluation["confusion"] for cell in row),
     ]  # fmt: skip
     known |= set().union(*map(ways_to_write, derived))

@@ -17,6 +17,7 @@ from manifests.errors import UserError
 from trainer import film, overlay
 from trainer.film import write_video
 from trainer.overlay import COLOURS, DASHES, STRIP, draw_frame, plot_timeline, strip_height, text_size, with_gaps
+from trainer.playback import covered
 
 SHARES = {"sad": 0.06, "happy": 0.61, "neutral": 0.3, "fear": 0.03}
 GREY = 90
@@ -181,11 +182,18 @@ def test_the_video_plays_in_a_browser(tmp_path: Path, browser: Browser) -> None:
     assert video == [320, 240 + strip_height(320), pytest.approx(1.0, abs=0.05)]
 
 
-def test_lines_are_broken_where_no_window_was() -> None:
-    times, shares = with_gaps(np.array([1.0, 1.5, 2.0, 4.0, 4.5]), np.ones((5, 2)))
-    assert times.tolist() == [1.0, 1.5, 2.0, 2.0, 4.0, 4.5]
-    assert np.isnan(shares[3]).all()
-    assert np.isfinite(np.delete(shares, 3, axis=0)).all()
+def test_lines_go_as_far_as_answers_count_and_are_broken_where_none_does() -> None:
+    spans = [(0.5, 1.25), (1.25, 1.75), (1.75, 2.5), (3.5, 4.25), (4.25, 5.0)]
+    times, shares = with_gaps(np.array([1.0, 1.5, 2.0, 4.0, 4.5]), spans, np.ones((5, 2)))
+    assert times.tolist() == [0.5, 1.0, 1.5, 2.0, 2.5, 2.5, 3.5, 4.0, 4.5, 5.0]
+    assert np.isnan(shares[5]).all()
+    assert np.isfinite(np.delete(shares, 5, axis=0)).all()
+
+
+def plot(path: Path, times: np.ndarray, shares: np.ndarray, labels: list[str]) -> None:
+    # Windows of a second, to the end of the last.
+    duration = float(times[-1]) + 0.5
+    plot_timeline(path, times, covered(times.tolist(), 0.5, duration), shares, labels, duration)
 
 
 def plotted(path: Path) -> np.ndarray:
@@ -196,7 +204,7 @@ def plotted(path: Path) -> np.ndarray:
 def test_the_plot_shows_every_emotion_in_its_colour(tmp_path: Path, windows: int) -> None:
     labels = list(COLOURS)
     shares = np.random.default_rng(1).dirichlet(np.ones(len(labels)), windows)
-    plot_timeline(tmp_path / "out.png", np.arange(windows) * 0.5 + 1.05, shares, labels)
+    plot(tmp_path / "out.png", np.arange(windows) * 0.5 + 1.05, shares, labels)
     drawn = plotted(tmp_path / "out.png")
     assert drawn.shape[1] == 1500
     for label in labels:
@@ -205,7 +213,7 @@ def test_the_plot_shows_every_emotion_in_its_colour(tmp_path: Path, windows: int
 
 def test_the_band_below_the_plot_names_the_likeliest_of_each_moment(tmp_path: Path) -> None:
     shares = np.repeat([[0.9, 0.1], [0.2, 0.8]], 10, axis=0)
-    plot_timeline(tmp_path / "out.png", np.arange(20) * 0.5, shares, ["happy", "sad"])
+    plot(tmp_path / "out.png", np.arange(20) * 0.5 + 0.5, shares, ["happy", "sad"])
     drawn = plotted(tmp_path / "out.png")
     # The band is the one place where a row is mostly one of the two colours.
     happy, sad = (pixels_of(drawn, label) for label in ("happy", "sad"))
@@ -216,5 +224,13 @@ def test_the_band_below_the_plot_names_the_likeliest_of_each_moment(tmp_path: Pa
 
 def test_the_same_prediction_gives_the_same_plot(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        plot_timeline(tmp_path / name, np.array([1.0, 2.0]), np.array([[0.6, 0.4], [0.3, 0.7]]), ["happy", "sad"])
+        plot(tmp_path / name, np.array([1.0, 2.0]), np.array([[0.6, 0.4], [0.3, 0.7]]), ["happy", "sad"])
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_single_window_fills_the_plot_from_the_first_second_to_the_last(tmp_path: Path) -> None:
+    plot_timeline(tmp_path / "out.png", np.array([0.9]), [(0.0, 1.8)], np.array([[0.8, 0.2]]), ["happy", "sad"], 1.8)
+    happy = pixels_of(plotted(tmp_path / "out.png"), "happy")
+    band = happy[int(np.argmax(happy.sum(axis=1)))]
+    # The legend stands at the right, the names of the axes at the left.
+    assert band.sum() > 0.8 * band.size

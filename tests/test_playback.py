@@ -42,28 +42,28 @@ def plain(text: str) -> str:
 
 
 def test_the_headline_says_what_the_video_is_on_the_whole_and_how_often() -> None:
-    assert plain(headline(result(TALK))) == "Sad: 46 % on average, and likeliest in 3 of 5 looks."
-    assert plain(headline(result(TALK[:1]))) == "Happy: 80 % on average, in one look at the whole video."
+    assert plain(headline(result(TALK))) == "Sad: 46 % on average, and likeliest in 3 of 5 windows."
+    assert plain(headline(result(TALK[:1]))) == "Happy: 80 % on average, from one window over it all."
 
 
 def test_what_the_percentages_are_and_what_was_left_out_is_said() -> None:
     told = plain(confidence(result(TALK)))
     assert "divided by a temperature of 1.40" in told
-    assert told.endswith("4 looks found no face and got no answer.")
+    assert told.endswith("4 windows found no face and got no answer.")
     raw = plain(confidence(result(TALK, temperature=None, windows_without_face=0)))
     assert raw.endswith("as the network states them, which is too sure as a rule.")
 
 
-def test_stretches_end_where_the_emotion_changes_and_where_the_face_is_gone() -> None:
-    told = [(s["start"], s["end"], s["label"], round(s["mean"], 2)) for s in stretches(TALK, 0.5)]
-    assert told == [(1.0, 1.5, "happy", 0.75), (2.0, 2.0, "sad", 0.6), (6.5, 7.0, "sad", 0.7)]
+def test_stretches_are_all_the_seconds_that_are_answered_for_and_end_where_the_face_is_gone() -> None:
+    told = [(s["start"], s["end"], s["label"], round(s["mean"], 2)) for s in stretches(result(TALK))]
+    assert told == [(0.0, 1.75, "happy", 0.75), (1.75, 3.0, "sad", 0.6), (5.5, 8.0, "sad", 0.7)]
 
 
-def test_the_likeliest_emotions_are_counted_over_all_looks() -> None:
-    assert plain(times(TALK)) == "Likeliest of the looks: sad in 60 %, happy in 40 %."
+def test_the_likeliest_emotions_are_counted_over_all_windows() -> None:
+    assert plain(times(TALK)) == "Likeliest in the windows: sad in 60 %, happy in 40 %."
 
 
-def test_a_look_stands_for_the_seconds_that_it_sees_and_a_gap_for_none() -> None:
+def test_a_window_stands_for_the_seconds_that_it_sees_and_a_gap_for_none() -> None:
     drawn = course(result(TALK), "sad")
     assert [point for point in drawn if math.isfinite(point[1])] == [
         (0.0, 0.1), (1.0, 0.1), (1.5, 0.2), (2.0, 0.6), (3.0, 0.6), (5.5, 0.7), (6.5, 0.7), (7.0, 0.7), (8.0, 0.7),
@@ -71,7 +71,7 @@ def test_a_look_stands_for_the_seconds_that_it_sees_and_a_gap_for_none() -> None
     assert [second for second, share in drawn if math.isnan(share)] == [3.0, 8.0]
 
 
-def test_two_runs_of_looks_at_the_same_seconds_meet_half_way() -> None:
+def test_two_runs_of_windows_at_the_same_seconds_meet_half_way() -> None:
     close = [window(1.0, 0.1, 0.8, 0.1), window(2.6, 0.1, 0.2, 0.7)]
     seconds = [second for second, _ in course(result(close), "sad")]
     assert seconds == pytest.approx([0, 1, 1.8, 1.8, 1.8, 2.6, 3.6, 3.6])

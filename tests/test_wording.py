@@ -86,58 +86,13 @@ def test_a_duration_never_shows_sixty_seconds_or_minutes(seconds: float) -> None
     assert " 60 " not in f" {plain(wording.duration(seconds))} ".replace("h ", " ").replace(" h", " h")
 
 
-def test_the_verdict_names_videos_actors_scores_intervals_and_chance() -> None:
-    war, uar = map(plain, wording.verdict(EVALUATION, leaky=False, synthetic=False))
-    assert war == ("Of 1,288 videos of 14 actors never seen in training, the model reads the emotion right in 84.7 %.")
-    assert uar == (
-        "Its 95 % interval is 78.1 to 90.3 % (WAR). With each of the 4 emotions counted alike it is 84.2 %, "
-        "77.9 to 89.8 % (UAR). Guessing gives 25.0 %."
-    )
-
-
-def test_intervals_over_few_actors_come_with_a_warning() -> None:
-    _, uar = wording.verdict({**EVALUATION, "actors": 4}, leaky=False, synthetic=False)
-    assert plain(uar).endswith("With only 4 actors, intervals are rough and tend to be too narrow.")
-
-
-@pytest.mark.parametrize(
-    ("split", "leaky", "expected"),
-    [
-        ("test", True, ", some of whom the model was trained on"),
-        ("val", False, " not trained on, but used to choose the weights"),
-        ("train", False, " that the model was trained on"),
-    ],
-)
-def test_actors_are_called_unseen_only_where_they_are(split: str, leaky: bool, expected: str) -> None:
-    war, _ = wording.verdict({**EVALUATION, "split": split}, leaky=leaky, synthetic=True)
-    assert f"14 drawn actors{expected}, the model" in plain(war)
-
-
-def against(uar: float, bounds: tuple[float, float] | None = None, **other: Any) -> str:
-    baseline = {**EVALUATION, "overall": {"uar": uar}, **other}
-    return plain(wording.compare(EVALUATION, baseline, "single-frame ResNet-18", bounds))
-
-
-def test_the_difference_is_in_points_and_says_which_way() -> None:
-    theirs = "The baseline (single-frame ResNet-18) reaches "
-    assert against(0.61) == theirs + "61.0 % UAR: this model is 23.2 points better."
-    assert against(0.9) == theirs + "90.0 % UAR: this model is 5.8 points worse."
-    assert against(0.8418) == theirs + "84.2 % UAR: no difference."
-    assert against(0.61, (0.151, -0.02)).endswith("better (95 % interval of the difference +15.1 to −2.0).")
-
-
-def test_scores_of_different_things_are_not_subtracted() -> None:
-    assert against(0.61, manifest_sha256="bb", clips=9).endswith(
-        "but the two were judged on different manifests and numbers of videos, so the scores cannot be compared."
-    )
-    assert "has not been evaluated" in wording.compare(EVALUATION, None, "x", None)
-
-
 def test_views_say_that_scores_are_per_video() -> None:
     assert plain(wording.views(EVALUATION)) == (
-        "Scores are per video, not per clip: a video's prediction is the mean over 3 clips across its length, each "
-        "also mirrored: 6 views. One view alone scores 80.0 % WAR, 79.0 % UAR."
+        "Scores are per video: its prediction is the mean over 6 views, 3 in time and each also mirrored. One view "
+        "alone scores 80.0 % WAR, 79.0 % UAR."
     )
+    same = {**EVALUATION, "one_view": {"war": 0.84718, "uar": 0.84173}}
+    assert wording.views(same).endswith("One view alone scores the same.")
     one = {**EVALUATION, "views": {"clips": 1, "flip": False}}
     assert wording.views(one) == "Scores are per video, from one view of each."
 
@@ -181,7 +136,7 @@ def test_confidence_is_weighed_against_accuracy(confidence: float, judgement: st
     sentence = plain(wording.confidence_sentence({"ece": 0.1, "bins": bins}))
     assert sentence == (
         f"On average the model is {100 * confidence:.1f} % sure and right in 75.0 %: {judgement}. "
-        "Its stated confidence is off by 10.0 % on average (ECE)."
+        "Bin by bin the two are 10.0 points apart (ECE): there, too sure and too modest do not cancel out."
     )
 
 
@@ -231,6 +186,20 @@ def test_a_single_frame_model_is_not_said_to_see_a_clip() -> None:
     frames, single = ({"model": {"arch": arch}, "data": data} for arch in ("slowfast", "single_frame"))
     assert plain(wording.model_input(frames)) == "32 frames of 2.1 s, 224 × 224 pixels"
     assert plain(wording.model_input(single)) == "1 frame, the middle one of 2.1 s, 224 × 224 pixels"
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"arch": "slowfast", "depth": 50, "se_ratio": 0.06}, ("two pathways", "R50: as deep as", "SE: gates")),
+        ({"arch": "r3d18", "depth": 50, "se_ratio": 0.06}, ("reach over time",)),
+        ({"arch": "single_frame"}, ("It cannot see movement",)),
+    ],
+)
+def test_the_name_of_a_network_is_explained(settings: dict[str, Any], says: tuple[str, ...]) -> None:
+    told = wording.network(settings)
+    assert all(each in told for each in says)
+    assert ("SE:" in told) == ("SE: gates" in says)
 
 
 def test_pictures_carry_their_licence_unless_they_are_drawn() -> None:

@@ -35,10 +35,11 @@ class Line:
 
 
 def line_chart(lines: Sequence[Line], label: str, y_range: Point, y_text: Callable[[float], str]) -> Markup:
-    """Lines over the steps of training, from 0; `y_text` words the y ticks and `label` what the chart shows."""
-    x_ticks = ticks(0, max((x for line in lines for x, _ in line.points), default=1) or 1, 5)
+    """Lines over the steps of training, from 0 to the last; `y_text` words the y ticks, `label` what it shows."""
+    last = max((x for line in lines for x, _ in line.points), default=1) or 1
+    x_ticks = [tick for tick in ticks(0, last, 5) if tick <= last]
     y_ticks = ticks(*y_range, 5)
-    across = _scale(0, x_ticks[-1], LEFT, WIDTH - RIGHT)
+    across = _scale(0, last, LEFT, WIDTH - RIGHT)
     up = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     parts = [_legend([line for line in lines if line.name])]
     for value in y_ticks:
@@ -61,6 +62,8 @@ def line_chart(lines: Sequence[Line], label: str, y_range: Point, y_text: Callab
 def reliability(bins: Sequence[tuple[float, float, int]], label: str) -> Markup:
     """Accuracy against confidence, one disc per bin of (mean confidence, accuracy, videos), its area as the videos.
 
+    Their number stands above it, unless that of a larger disc stands there.
+
     The dashed diagonal is a model that is right exactly as often as it says.
     """
     side = WIDTH - LEFT - RIGHT
@@ -75,9 +78,18 @@ def reliability(bins: Sequence[tuple[float, float, int]], label: str) -> Markup:
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, height - 4, "how sure it says it is, %", "middle"))
     parts.append(_rule(across(0), up(0), across(1), up(1), "line-rule"))
     most = max((videos for _, _, videos in bins), default=1)
-    for confidence, accuracy, videos in bins:
-        parts.append(_rule(across(confidence), up(confidence), across(confidence), up(accuracy), "gap"))
-        parts.append(_dot(across(confidence), up(accuracy), 3 + 8 * math.sqrt(videos / most), "a bubble"))
+    discs = [(across(x), up(y), math.sqrt(videos / most), f"{videos:,}") for x, y, videos in bins]
+    for (x, y, size, _), (confidence, *_) in zip(discs, bins, strict=True):
+        # As wide as it weighs: the long gap of a single video must not be what one sees first.
+        gap = '<line class="gap" x1="{}" y1="{}" x2="{}" y2="{}" stroke-width="{}"/>'
+        parts.append(Markup(gap).format(*map(_short, (x, up(confidence), x, y, 4 * size))))
+        parts.append(_dot(x, y, 3 + 8 * size, "a bubble"))
+    told: list[tuple[float, float, str]] = []
+    for x, y, size, words in sorted(discs, key=lambda disc: -disc[2]):
+        above = y - 7 - 8 * size
+        if all(abs(x - left) > 4 * len(words + other) + 2 or abs(above - high) > 13 for left, high, other in told):
+            told.append((x, above, words))
+    parts += [_text(*place, "middle") for place in told]
     return _svg(WIDTH, height, label, parts)
 
 
@@ -114,17 +126,19 @@ def whisker(value: float, bounds: Point | None, mark: float, look: str) -> Marku
 def profile(points: Sequence[Point], length: float) -> Markup:
     """A share from 0 to 1 over the `length` seconds of a video, as an area; decorative, as `bar` is.
 
-    A share that is not finite leaves a gap; a lonely point is drawn as wide as a fiftieth of the video.
+    A share that is not finite leaves a gap; a lonely point is drawn as wide as a twenty-fifth of the video.
     """
     parts = [Markup('<rect class="trough" width="100" height="10"/>')]
     for run in _unbroken(points):
         seconds, shares = zip(*run, strict=True)
         across = [100 * second / length for second in seconds]
+        look = "area"
         if len(run) == 1:
-            across, shares = [max(across[0] - 1, 0), min(across[0] + 1, 100)], (shares[0], shares[0])
+            left = min(max(across[0] - 2, 0), 96)
+            across, shares, look = [left, left + 4], (shares[0], shares[0]), "area lone"
         top = "L".join(f"{_short(x)} {_short(10 - 10 * y)}" for x, y in zip(across, shares, strict=True))
-        area = '<path class="area" d="M{} 10L{}L{} 10Z"/><path class="profile" d="M{}"/>'
-        parts.append(Markup(area).format(_short(across[0]), top, _short(across[-1]), top))
+        area = '<path class="{}" d="M{} 10L{}L{} 10Z"/><path class="profile" d="M{}"/>'
+        parts.append(Markup(area).format(look, _short(across[0]), top, _short(across[-1]), top))
     return _strip(parts)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from trainer import charts, findings, wording
+from trainer import charts, findings, verdict, wording
 from trainer.judgement import heat_row
 from trainer.tables import Section, Table
 
@@ -35,10 +35,7 @@ def curves(contenders: Contenders) -> Section | None:
 def matrices(contenders: Contenders, labels: Sequence[str], table: Table) -> Section:
     """What each confuses, side by side where there is room, and the table of each emotion."""
     told = [(c["name"], labels, [heat_row(row) for row in c["confusion"]]) for c in contenders]
-    mistakes = [
-        f"{c['name']}: {wording.mistakes_sentence(wording.commonest_mistakes(c['confusion'], labels))}"
-        for c in contenders
-    ]
+    mistakes = [f"{c['name']}: {verdict.confusions(c['confusion'], labels)}" for c in contenders]
     return Section("confusion", "What they confuse", [table], matrices=told, says=mistakes)
 
 
@@ -102,7 +99,7 @@ def gain(contenders: Contenders) -> Section | None:
     ]
     columns = ("model", "views", "UAR % of one view", "of all", "gain, points", "time of one view", "of all")
     return Section(
-        "gain", "One look or several", [Table("What averaging over views brings and costs, per video", columns, rows)]
+        "gain", "One view or several", [Table("What averaging over views brings and costs, per video", columns, rows)]
     )
 
 

@@ -35,15 +35,24 @@ def gap(found: Figures) -> str:
     return f"{told[0].upper()}{told[1:]}{', which ' if doubts else ''}{' and '.join(doubts)}."
 
 
+def nothing(change: float, bounds: Sequence[float]) -> bool:
+    """Whether a change is none, in whatever actors are drawn, as far as a tenth of a point shows."""
+    return all(points(value) == points(0) for value in (change, *bounds))
+
+
 def gain(ways: Sequence[Figures]) -> str:
     """What the average over all views brings against one view, and what it costs; `ways` as in `tta`."""
     one, most = ways[0], ways[-1]
     if most is one:
         return "Each video was looked at once, so there is no average over views to weigh."
     times = most["seconds_per_video"] / one["seconds_per_video"]
+    change = (
+        "leaves UAR as it is"
+        if nothing(most["gain"], most["gain_interval"])
+        else f"changes UAR by {signed(most['gain'])} points ({interval(most['gain_interval'])})"
+    )
     return (
-        f"The mean over {most['views']} views instead of one changes UAR by {signed(most['gain'])} points "
-        f"({interval(most['gain_interval'])}) and takes {number(times, 1)} times as long: "
+        f"The mean over {most['views']} views instead of one {change} and takes {number(times, 1)} times as long: "
         f"{seconds(most['seconds_per_video'])} instead of {seconds(one['seconds_per_video'])} per video."
     )
 
@@ -55,16 +64,18 @@ def seconds(value: float | None) -> str:
     return f"{number(value)}{NBSP}s" if value >= 1 else f"{number(1000 * value, 0 if value >= 0.01 else 1)}{NBSP}ms"
 
 
-def robustness(figures: Figures) -> str:
-    """The disturbance that costs most, and how many cost more than drawing other actors could explain."""
+def robustness(figures: Figures, chance: float) -> str:
+    """The disturbance that costs most, and how many cost more than the choice of actors could explain."""
     variants = figures["variants"]
     worst = max(variants, key=lambda variant: variant["lost"])
     if worst["lost"] <= 0:
         return "No disturbance costs anything."
     certain = sum(variant["lost_interval"][0] > 0 for variant in variants)
+    change = f"{signed(-worst['lost'])}{NBSP}points, {interval([-bound for bound in reversed(worst['lost_interval'])])}"
+    guessed = ", no better than guessing" if worst["uar"] < chance + 0.005 else ""
     return (
-        f"Costliest is {worst['name']} ({worst['severity']}): UAR falls by {points(worst['lost'])} to "
-        f"{percent(worst['uar'])} ({interval(worst['lost_interval'])}). Of {len(variants)} disturbances, {certain} "
+        f"Costliest is {worst['name']} ({worst['severity']}): UAR falls to {percent(worst['uar'])} ({change})"
+        f"{guessed}. Of {len(variants)} disturbances, {certain} "
         "cost more than the choice of actors could explain."
     )
 
@@ -105,26 +116,28 @@ def twins(figures: Figures) -> str:
     )
 
 
-def few(rows: Sequence[Figures]) -> str:
-    """Which groups are too few people for an interval, or for one that can be trusted; empty where none is."""
+def few(rows: Sequence[Figures], *, warned: bool = False) -> str:
+    """Which groups are too few people for an interval, or for one that can be trusted; empty where none is.
+
+    `warned`: that all actors together are too few has been said already.
+    """
     alone = [row["name"] for row in rows if row["war_interval"] is None]
     rough = [row["name"] for row in rows if row["war_interval"] is not None and row["actors"] < FEW]
     told = [f"One actor only, so no interval: {', '.join(alone)}."] if alone else []
+    rough = [] if warned else rough
     told += [f"Fewer than {FEW} actors, so the interval is rough and too narrow: {', '.join(rough)}."] if rough else []
     return " ".join(told)
 
 
 def looks(evaluation: Figures) -> str:
-    """How often the test videos were looked at, and what that decided: nothing."""
-    extra = ["once more for the score of one view"] if len(evaluation["tta"]) > 1 else []
-    extra += (
-        [f"once in each of {len(evaluation['robustness']['variants'])} disturbances"]
-        if evaluation["robustness"]
-        else []
+    """What the test videos were used for, and what that decided: nothing."""
+    extra = ["one view"] if len(evaluation["tta"]) > 1 else []
+    extra += [f"{len(evaluation['robustness']['variants'])} disturbances"] if evaluation["robustness"] else []
+    extra += ["the takes' other files"] if evaluation.get("twins") else []
+    more = f" Extra passes measured {', '.join(extra)}." if extra else ""
+    return (
+        f"The scores come from one pass over the test videos, with the final weights.{more} No choice was made by them."
     )
-    extra += ["their other files once"] if evaluation.get("twins") else []
-    more = f" They were looked at {', '.join(extra)}; that chose nothing." if extra else ""
-    return f"All scores come from one pass over the test videos with the final weights.{more}"
 
 
 def group_score(score: float, bounds: Sequence[float] | None) -> tuple[str, str]:

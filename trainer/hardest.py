@@ -1,6 +1,7 @@
 """The videos that a run read wrong and was most sure of: which they are, and how they look, move and are answered."""
 
 import base64
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,13 +46,16 @@ def card(prediction: Prediction, store: ClipStore | None, seen: Seen | None) -> 
     video = store.open(prediction.clip_id) if store is not None and prediction.clip_id in store else None
     labels = list(prediction.probabilities)
     length = float(seen["seconds"][-1]) if seen else 0.0
+    # The video ends in the answer that counts, which is the mean over all views of the whole.
+    shares = [*seen["probabilities"][:-1], list(prediction.probabilities.values())] if seen else []
     notes = {prediction.label: "played", prediction.predicted: "read"}
     rows = []
     for label, share in told_classes(prediction):
         drawing = charts.bar(share)
         if seen:
-            shares = (each[labels.index(label)] for each in seen["probabilities"])
-            drawing = charts.profile(list(zip(seen["seconds"], shares, strict=True)), length)
+            *before, last = zip(seen["seconds"], (each[labels.index(label)] for each in shares), strict=True)
+            # A mark by itself: a video that is cut short is another video, and no line leads from one to the other.
+            drawing = charts.profile([*before, (length, math.nan), last], length)
         rows.append({"label": label, "note": notes.get(label, ""), "text": wording.percent(share), "drawing": drawing})
     return {
         "prediction": prediction,
@@ -60,9 +64,7 @@ def card(prediction: Prediction, store: ClipStore | None, seen: Seen | None) -> 
         "lit": seen is not None,
         "length": length,
         "rows": rows,
-        "told": {"labels": labels, "seconds": seen["seconds"], "shares": seen["probabilities"], "reach": length}
-        if seen
-        else None,
+        "told": {"labels": labels, "seconds": seen["seconds"], "shares": shares, "reach": length} if seen else None,
     }
 
 

@@ -14,7 +14,7 @@ import yaml
 from manifests.card import LICENCES
 from manifests.errors import UserError
 from manifests.files import write_text
-from trainer import findings, wording
+from trainer import findings, verdict, wording
 from trainer.record import EVALUATION_FORMAT
 from trainer.run import read_json
 
@@ -107,14 +107,12 @@ def judged(facts: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str,
     manifest, groups = facts["manifest"], evaluation["groups"]
     before, after = evaluation["calibration"], evaluation["calibration_after"]
     return {
-        "verdict": wording.verdict(evaluation, leaky=manifest["leaky"], synthetic=manifest["synthetic"]),
+        "verdict": verdict.verdict(evaluation, leaky=manifest["leaky"], synthetic=manifest["synthetic"]),
         "views": wording.views(evaluation),
         "looks": findings.looks(evaluation),
         "scores": scores(evaluation),
         "per_class": evaluation["per_class"],
-        "mistakes": wording.mistakes_sentence(
-            wording.commonest_mistakes(evaluation["confusion"], evaluation["labels"])
-        ),
+        "mistakes": verdict.confusions(evaluation["confusion"], evaluation["labels"]),
         "people": findings.people(evaluation["human"], groups["dataset"]) if evaluation["human"] else None,
         "groups": [
             (name, row, score_and_span(row, "uar")) for name in GROUPS for row in groups[name] if told(groups[name])
@@ -122,12 +120,17 @@ def judged(facts: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str,
         "unknown": [name for name in GROUPS if not told(groups[name])],
         "gaps": [findings.gap(found) for found in evaluation["gaps"].values()],
         "actors": wording.actors_sentence(groups["actor"]),
-        "few": [said for name in GROUPS if told(groups[name]) and (said := findings.few(groups[name]))],
+        "few": findings.few(
+            [row for name in GROUPS if told(groups[name]) for row in groups[name]],
+            warned=evaluation["actors"] < wording.FEW_ACTORS,
+        ),
         "calibration": [("as the network states it", before), ("after the temperature", after)],
         "confidence": wording.confidence_sentence(before),
         "temperature": findings.temperature(evaluation["temperature"], before, after),
         "robustness": evaluation["robustness"],
-        "worst": findings.robustness(evaluation["robustness"]) if evaluation["robustness"] else None,
+        "worst": findings.robustness(evaluation["robustness"], 1 / len(evaluation["labels"]))
+        if evaluation["robustness"]
+        else None,
         "skipped": evaluation["skipped"],
     }
 

@@ -102,21 +102,22 @@ def draw_box(picture: Picture, box: Sequence[float], label: str, share: float) -
 
 
 def plot_timeline(
-    path: Path, times: NDArray[np.floating], probabilities: NDArray[np.floating], labels: Sequence[str]
-) -> None:
+    path: Path, times: Floats, spans: Sequence[tuple[float, float]], probabilities: Floats, labels: Sequence[str],
+    duration: float,
+) -> None:  # fmt: skip
     """A PNG with a line per emotion over `times` (W,) seconds from `probabilities` (W, C), and a band of the likeliest.
 
-    Where windows are missing, because no face was in view, the lines are broken.
+    `spans` are the seconds, of all `duration`, for which each window's answer counts. Where windows are missing,
+    because no face was in view, the lines are broken.
     """
     figure = Figure(figsize=(10, 4.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     lines, band = figure.subplots(2, 1, sharex=True, height_ratios=(12, 1))
-    moments, shares = with_gaps(times, probabilities)
-    alone = "o" if len(times) == 1 else None
+    moments, shares = with_gaps(times, spans, probabilities)
     for index, label in enumerate(labels):
-        look = {"linestyle": DASHES[index % len(DASHES)], "marker": alone, "linewidth": 2}
+        look = {"linestyle": DASHES[index % len(DASHES)], "linewidth": 2}
         lines.plot(moments, 100 * shares[:, index], color=_tint(label), label=label, **look)
-    lines.set(ylim=(0, 100), ylabel="probability, %")
+    lines.set(xlim=(0, duration), ylim=(0, 100), ylabel="probability, %")
     lines.grid(axis="y", color="#dddddd", linewidth=0.8)
     lines.spines[["top", "right"]].set_visible(False)
     # Likeliest on the whole first, as the eye meets the lines.
@@ -124,27 +125,33 @@ def plot_timeline(
     handles = lines.get_lines()
     lines.legend(handles=[handles[i] for i in order], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     palette = ListedColormap([_tint(label) for label in labels])
-    for moment, index in zip(times, probabilities.argmax(axis=1), strict=True):
-        band.axvspan(moment - _step(times) / 2, moment + _step(times) / 2, color=palette(int(index)), linewidth=0)
+    for (start, end), index in zip(spans, probabilities.argmax(axis=1), strict=True):
+        band.axvspan(start, end, color=palette(int(index)), linewidth=0)
     band.set(yticks=[], xlabel="seconds", ylabel="likeliest")
     band.yaxis.label.set(rotation=0, ha="right", va="center")
     band.spines[:].set_visible(False)
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def with_gaps(times: Floats, probabilities: Floats) -> tuple[Floats, Floats]:
-    """Times and probabilities with a row of NaN wherever two windows lie further apart than is usual."""
-    holes = np.flatnonzero(np.diff(times) > 1.5 * _step(times)) + 1
-    return np.insert(times, holes, times[holes - 1]), np.insert(probabilities, holes, np.nan, axis=0)
+def with_gaps(
+    times: Floats, spans: Sequence[tuple[float, float]], probabilities: Floats
+) -> tuple[Floats, Floats]:  # fmt: skip
+    """Times and probabilities from where the first answer begins to count to where the last one ends.
+
+    Where an answer ends before the next begins, a row of NaN stands between their ends.
+    """
+    moments, shares = [spans[0][0]], [probabilities[0]]
+    for place, (time, (start, _)) in enumerate(zip(times, spans, strict=True)):
+        if place and start > spans[place - 1][1]:
+            moments += [spans[place - 1][1]] * 2 + [start]
+            shares += [probabilities[place - 1], np.full_like(probabilities[0], np.nan), probabilities[place]]
+        moments.append(time)
+        shares.append(probabilities[place])
+    return np.array([*moments, spans[-1][1]]), np.array([*shares, probabilities[-1]])
 
 
 def colour_of(label: str) -> Colour:
     return COLOURS.get(label, COLOURS["neutral"])
-
-
-def _step(times: Floats) -> float:
-    """The usual seconds between two windows; 1 for a lonely one."""
-    return float(np.median(np.diff(times))) if len(times) > 1 else 1.0
 
 
 def _tint(label: str) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from manifests.files import write_text
 from trainer import wording
+from trainer.glossary import link_words
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -27,4 +28,4 @@ def write_page(path: Path, template: str, **shown: Any) -> None:
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template(f"{template}.html.j2")
-    write_text(path, page.render(script=Markup(script), script_hash=f"sha256-{digest}", **shown))
+    write_text(path, link_words(page.render(script=Markup(script), script_hash=f"sha256-{digest}", **shown)))

@@ -39,7 +39,7 @@ def write_playback(path: Path, result: Mapping[str, Any]) -> None:
             "labels": labels,
             "seconds": seconds,
             "shares": [[round(window["probabilities"][label], 4) for label in labels] for window in windows],
-            # what the first look begins before its middle, it sees as well
+            # what the first window begins before its middle, it sees as well
             "reach": result["seconds_per_window"] / 2 + 0.01,
         },
         rows=[
@@ -53,32 +53,44 @@ def write_playback(path: Path, result: Mapping[str, Any]) -> None:
         ],
         ticks=[f"{tick:g}" for tick in charts.ticks(0, length, 4) if tick <= length],
         times=times(windows),
-        stretches=stretches(windows, result["stride"]),
+        stretches=stretches(result),
         windows=[[window["seconds"], *(window["probabilities"][label] for label in labels)] for window in windows],
         labels=labels,
+        window=result["seconds_per_window"],
         provenance=provenance(result),
     )
 
 
-def course(result: Mapping[str, Any], label: str) -> list[charts.Point]:
-    """(second, probability) over the video, NaN between looks where no face was in view.
+def covered(moments: Sequence[float], reach: float, duration: float) -> list[tuple[float, float]]:
+    """From which second to which each window's answer counts: as far as it sees, and no further than half way to the
+    next. `moments` are the windows' middles, which see `reach` seconds to either side.
+    """  # fmt: skip
+    between = [(one + other) / 2 for one, other in pairwise(moments)]
+    return [
+        (max(middle - reach, earliest), min(middle + reach, latest))
+        for middle, earliest, latest in zip(moments, [0.0, *between], [*between, duration], strict=True)
+    ]
 
-    A look stands for all the seconds that it sees, as far as no other is nearer.
-    """
-    reach = result["seconds_per_window"] / 2
-    runs = unbroken(result["windows"], result["stride"])
-    # Where two runs of looks see the same seconds, each keeps those nearer to it.
-    between = [(a[-1]["seconds"] + b[0]["seconds"]) / 2 for a, b in pairwise(runs)]
+
+def spans_of(result: Mapping[str, Any]) -> list[tuple[float, float]]:
+    moments = [window["seconds"] for window in result["windows"]]
+    return covered(moments, result["seconds_per_window"] / 2, result["duration"])
+
+
+def course(result: Mapping[str, Any], label: str) -> list[charts.Point]:
+    """(second, probability) over the video, NaN between windows where no face was in view."""
+    spans = iter(spans_of(result))
     points: list[charts.Point] = []
-    for run, earliest, latest in zip(runs, [0.0, *between], [*between, result["duration"]], strict=True):
+    for run in unbroken(result["windows"], result["stride"]):
+        reached = [next(spans) for _ in run]
         known = [(window["seconds"], window["probabilities"][label]) for window in run]
-        start, end = max(known[0][0] - reach, earliest), min(known[-1][0] + reach, latest)
+        start, end = reached[0][0], reached[-1][1]
         points += [(start, known[0][1]), *known, (end, known[-1][1]), (end, math.nan)]
     return points
 
 
 def unbroken(windows: Windows, stride: float) -> list[list[Mapping[str, Any]]]:
-    """The runs of looks between which no face was missing."""
+    """The runs of windows between which no face was missing."""
     runs: list[list[Mapping[str, Any]]] = []
     for window in windows:
         if runs and window["seconds"] - runs[-1][-1]["seconds"] < 1.5 * stride:
@@ -95,8 +107,8 @@ def headline(result: Mapping[str, Any]) -> str:
     count = len(result["windows"])
     told = f"{label[0].upper()}{label[1:]}: {wording.percent(share, 0)} on average"
     if count == 1:
-        return f"{told}, in one look at the whole video."
-    return f"{told}, and likeliest in {leading} of {wording.plural(count, 'look')}."
+        return f"{told}, from one window over it all."
+    return f"{told}, and likeliest in {leading} of {wording.plural(count, 'window')}."
 
 
 def confidence(result: Mapping[str, Any]) -> str:
@@ -108,28 +120,29 @@ def confidence(result: Mapping[str, Any]) -> str:
         else f"They were divided by a temperature of {wording.number(value)}, which validation actors set"
     )
     missing = result["windows_without_face"]
-    left = f" {wording.plural(missing, 'look')} found no face and got no answer." if missing else ""
+    left = f" {wording.plural(missing, 'window')} found no face and got no answer." if missing else ""
     return f"Percentages say how sure the model is, not how strong a feeling is. {made}.{left}"
 
 
 def times(windows: Windows) -> str:
-    """How many looks each emotion is the likeliest in, the commonest first."""
+    """How many windows each emotion is the likeliest in, the commonest first."""
     counts = Counter(map(likeliest, windows)).most_common()
     told = ", ".join(f"{label} in {wording.percent(count / len(windows), 0)}" for label, count in counts)
-    return f"Likeliest of the looks: {told}."
+    return f"Likeliest in the windows: {told}."
 
 
-def stretches(windows: Windows, stride: float) -> list[dict[str, Any]]:
-    """Each stretch of looks with the same likeliest emotion: from, to (s), emotion and its mean probability.
+def stretches(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each stretch of windows with the same likeliest emotion: from, to (s), emotion and its mean probability.
 
     A gap without a face ends a stretch.
     """
-    told = []
-    for stretch in unbroken(windows, stride):
+    spans, told = iter(spans_of(result)), []
+    for stretch in unbroken(result["windows"], result["stride"]):
         for label, alike in groupby(stretch, key=likeliest):
             inside = list(alike)
+            reached = [next(spans) for _ in inside]
             mean = sum(window["probabilities"][label] for window in inside) / len(inside)
-            told.append({"start": inside[0]["seconds"], "end": inside[-1]["seconds"], "label": label, "mean": mean})
+            told.append({"start": reached[0][0], "end": reached[-1][1], "label": label, "mean": mean})
     return told
 
 
@@ -142,5 +155,5 @@ def provenance(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Video sha256", result["video_sha256"]),
         ("Model", result["model"]),
         ("Weights sha256", result["weights_sha256"]),
-        ("A look every", f"{result['stride']:g}{wording.NBSP}s"),
+        ("A window every", f"{result['stride']:g}{wording.NBSP}s"),
     ]

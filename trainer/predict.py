@@ -27,7 +27,7 @@ from trainer.dataset import resize_to, to_tensor
 from trainer.film import Picture, write_video
 from trainer.formats import Network, load_network
 from trainer.overlay import draw_frame, plot_timeline, strip_height
-from trainer.playback import write_playback
+from trainer.playback import covered, write_playback
 from trainer.run import read_json
 from trainer.sampling import duration_of, spread_frames
 from trainer.temperature import tempered
@@ -100,9 +100,10 @@ def predict(video: Path, model: Model, out: Path, stride: float) -> str:
         raise UserError(f"{video} cannot be used: {error}") from None
     temperature = metadata["temperature"] or 1.0
     probabilities, overall = tempered(raw, temperature), tempered(raw.mean(axis=0), temperature)
-    middles = np.array([window.middle for window in windows])
+    middles, seen = np.array([window.middle for window in windows]), min(metadata["data"]["span"], facts.duration)
+    spans = covered(middles.tolist(), seen / 2, facts.duration)
     with replacing(out / f"{video.stem}.png") as temporary:
-        plot_timeline(temporary, middles, probabilities, labels)
+        plot_timeline(temporary, middles, spans, probabilities, labels, facts.duration)
     with replacing(out / f"{video.stem}.mp4") as temporary:
         write_video(temporary, annotated(video, facts.frames, face, middles, probabilities, labels), facts.fps)
     drawn_height = facts.height + strip_height(facts.width)
@@ -116,7 +117,7 @@ def predict(video: Path, model: Model, out: Path, stride: float) -> str:
         "duration": round(facts.duration, 3),
         "size": [facts.width + facts.width % 2, drawn_height + drawn_height % 2],
         "overall": as_shares(labels, overall),
-        "seconds_per_window": round(min(metadata["data"]["span"], facts.duration), 3),
+        "seconds_per_window": round(seen, 3),
         "windows_without_face": faceless,
         "windows": [
             {

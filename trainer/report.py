@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -29,11 +30,25 @@ def write_report(run: Path, store: ClipStore | None, baseline: Path | None = Non
     UserError where either directory is none of a run.
     """
     target = run / "report.html"
-    write_page(target, "report", **page_of(read_record(run), store, read_record(baseline) if baseline else None))
+    other = read_record(baseline) if baseline else None
+    write_page(target, "report", **page_of(read_record(run), store, other, page_beside(run, baseline)))
     return target
 
 
-def page_of(record: Record, store: ClipStore | None, baseline: Record | None) -> dict[str, Any]:
+def page_beside(run: Path, baseline: Path | None) -> str | None:
+    """Where the baseline's report lies, seen from the run's: told if it is there, in a folder beside the run's."""
+    if (
+        baseline is None
+        or baseline.resolve().parent != run.resolve().parent
+        or not (baseline / "report.html").is_file()
+    ):
+        return None
+    return f"../{quote(baseline.resolve().name)}/report.html"
+
+
+def page_of(
+    record: Record, store: ClipStore | None, baseline: Record | None, baseline_page: str | None
+) -> dict[str, Any]:  # fmt: skip
     """Everything the template shows: finished figures, sentences and drawings, and which sections there are."""
     facts = record.facts
     return {
@@ -43,12 +58,14 @@ def page_of(record: Record, store: ClipStore | None, baseline: Record | None) ->
         "leaky": facts["manifest"]["leaky"],
         "ending": wording.ending(epochs_done(record), epochs_asked(record), record.status, record.outcome),
         "trained": trained(record),
+        "network": wording.network(facts["config"]["model"]),
         "best_validation": wording.best_validation(record.validations),
         "curves": curves(record),
+        "speed": speed_chart(record.steps) if record.steps else None,
         "spent": spent(record),
         "provenance": provenance(record),
         "settings": flatten(facts["config"]),
-        "judged": judged(record, store, baseline) if record.evaluation else None,
+        "judged": judged(record, store, baseline, baseline_page) if record.evaluation else None,
     }
 
 
@@ -60,20 +77,22 @@ def curves(record: Record) -> list[tuple[str, Markup]]:
         drawn.append(("Loss", loss_chart(points_of(steps, "loss"), points_of(validations, "loss"))))
     if validations:
         chance = 1 / len(record.facts["labels"])
-        lines = [
-            charts.Line("UAR", points_of(validations, "uar"), "a", dots=True),
-            charts.Line("WAR", points_of(validations, "war"), "b", dots=True),
-            charts.Line("guessing", [(0, chance), (validations[-1]["step"], chance)], "rule"),
-        ]
+        uar, war = (points_of(validations, name) for name in ("uar", "war"))
+        scores = [charts.Line("UAR", uar, "a", dots=True), charts.Line("WAR", war, "b", dots=True)]
+        # Where every emotion has as many videos the two are one line, of which the other would hide half.
+        if all(abs(one[1] - other[1]) < 0.0005 for one, other in zip(uar, war, strict=True)):
+            scores = [charts.Line("UAR = WAR", uar, "a", dots=True)]
+        lines = [*scores, charts.Line("guessing", [(0, chance), (validations[-1]["step"], chance)], "rule")]
         said = f"UAR and WAR on the validation actors. {wording.best_validation(validations)}"
         drawn.append(("Validation score, %", charts.line_chart(lines, said, (0, 1), lambda y: f"{100 * y:.0f}")))
-    if steps:
-        speed = points_of(steps, "clips_per_second")
-        top = max(y for _, y in speed)
-        said = f"Training speed over the steps. {wording.speed(steps)}."
-        line = charts.Line("clips/s", charts.thin(speed), "a")
-        drawn.append(("Speed", charts.line_chart([line], said, (0, top), lambda y: f"{y:g}")))
     return drawn
+
+
+def speed_chart(steps: Sequence[Mapping[str, Any]]) -> Markup:
+    speed = points_of(steps, "clips_per_second")
+    said = f"Training speed over the steps. {wording.speed(steps)}."
+    line = charts.Line("clips/s", charts.thin(speed), "a")
+    return charts.line_chart([line], said, (0, max(y for _, y in speed)), lambda y: f"{y:g}")
 
 
 def loss_chart(train: list[charts.Point], val: list[charts.Point]) -> Markup:

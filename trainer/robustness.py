@@ -94,16 +94,16 @@ class Disturbance:
 
 
 DISTURBANCES = (
-    Disturbance("blur", "2 px of 224", partial(blur, sigma=2 / 224)),
-    Disturbance("blur", "4 px of 224", partial(blur, sigma=4 / 224)),
+    Disturbance("blur", "by 0.9 % of the side", partial(blur, sigma=2 / 224)),
+    Disturbance("blur", "by 1.8 % of the side", partial(blur, sigma=4 / 224)),
     Disturbance("JPEG", "quality 30", partial(jpeg, quality=30)),
     Disturbance("JPEG", "quality 10", partial(jpeg, quality=10)),
     Disturbance("noise", "4 % of white", partial(noise, sigma=0.04)),
     Disturbance("noise", "10 % of white", partial(noise, sigma=0.10)),
     Disturbance("darkness", "half the light", partial(darken, light=0.5)),
     Disturbance("darkness", "a fifth of the light", partial(darken, light=0.2)),
-    Disturbance("low resolution", "84 px of 224", partial(shrink, side=84 / 224)),
-    Disturbance("low resolution", "56 px of 224", partial(shrink, side=56 / 224)),
+    Disturbance("low resolution", "3/8 of the pixels a side", partial(shrink, side=84 / 224)),
+    Disturbance("low resolution", "1/4 of the pixels a side", partial(shrink, side=56 / 224)),
     Disturbance("frames lost", "a quarter", partial(lose_frames, share=0.25)),
     Disturbance("frames lost", "half", partial(lose_frames, share=0.5)),
     Disturbance("lower frame rate", "a half", partial(hold_frames, each=2)),

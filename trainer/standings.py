@@ -21,12 +21,12 @@ LEAKY = (
 def comparison_page(told: Mapping[str, Any]) -> Page:
     """What `trainer.compare.compare` found."""
     contenders, chance = told["contenders"], 1 / len(told["labels"])
-    best = max(contenders, key=lambda c: c["uar"])
+    told = {**told, "pairs": faced(told["pairs"])}
     rivals = [pair for pair in told["pairs"] if pair["corpus"] is None]
     judged = f"{wording.plural(told['clips'], 'video')} of {wording.plural(told['actors'], 'actor')}"
     return Page(
         kicker=f"{wording.plural(len(contenders), 'model')} on the same {judged}",
-        heading=f"Highest UAR: {best['name']}, {wording.score(best, 'uar')}.".replace("\n", ", "),
+        heading=heading(contenders),
         leads=[pair_sentence(pair) for pair in rivals],
         tables=[scores_table(contenders, chance)],
         sections=[section for section in comparison_sections(told) if section],
@@ -34,6 +34,32 @@ def comparison_page(told: Mapping[str, Any]) -> Page:
         notes=few_actors(told["actors"]),
         leaky=told["leaky"],
     )
+
+
+def heading(contenders: Sequence[Mapping[str, Any]]) -> str:
+    """Who reads best, and how well."""
+    best = max(contenders, key=lambda c: c["uar"])
+    score, _, bounds = wording.score(best, "uar").partition("\n")
+    return f"{best['name']} reads best: {score} UAR (95{wording.NBSP}% interval {bounds})."
+
+
+def faced(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The pairs with the one that reads more on the whole first, so that sentence and table have the same signs."""
+    worse = {(pair["first"], pair["second"]) for pair in pairs if pair["corpus"] is None and pair["uar"] < 0}
+    return [turned(pair) if (pair["first"], pair["second"]) in worse else dict(pair) for pair in pairs]
+
+
+def turned(pair: Mapping[str, Any]) -> dict[str, Any]:
+    """The same difference seen from the other side."""
+    low, high = pair["uar_interval"]
+    return {
+        **pair,
+        "first": pair["second"],
+        "second": pair["first"],
+        "uar": -pair["uar"],
+        "uar_interval": [-high, -low],
+        "ahead": 1 - pair["ahead"],
+    }
 
 
 def comparison_sections(told: Mapping[str, Any]) -> list[Section | None]:
@@ -116,16 +142,15 @@ def settings_table(settings: Sequence[Mapping[str, Any]], names: Sequence[str]) 
 
 def pair_sentence(pair: Mapping[str, Any]) -> str:
     """Who reads more, by how much, and whether these actors tell the two apart."""
+    pair = turned(pair) if pair["uar"] < 0 else pair
     gap, (low, high), ahead = pair["uar"], pair["uar_interval"], pair["ahead"]
     one, other = pair["first"], pair["second"]
-    if gap < 0:
-        one, other, gap, low, high, ahead = other, one, -gap, -high, -low, 1 - ahead
     if wording.points(gap) == wording.points(0):
         return f"{one} and {other} read equally well ({wording.signed(low)} to {wording.signed(high)})."
     sure = "" if low > 0 else " These actors do not tell the two apart."
     return (
         f"{one} is {wording.points(gap)} of UAR above {other} (95{wording.NBSP}% interval {wording.signed(low)} to "
-        f"{wording.signed(high)}), ahead in {wording.percent(ahead)} of the draws of actors.{sure}"
+        f"{wording.signed(high)}), ahead in {wording.percent(ahead)} of the resamplings of actors.{sure}"
     )
 
 

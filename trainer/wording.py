@@ -81,76 +81,17 @@ def moment(iso: str) -> str:
     return f"{time.day}{NBSP}{time:%B %Y, %H:%M} UTC"
 
 
-def verdict(evaluation: Mapping[str, Any], *, leaky: bool, synthetic: bool) -> tuple[str, str]:
-    """The two headline sentences: how many videos are read right; then WAR and UAR with intervals, and chance."""
-    overall, classes = evaluation["overall"], len(evaluation["labels"])
-    actors = plural(evaluation["actors"], "drawn actor" if synthetic else "actor")
-    war = (
-        f"Of {plural(evaluation['clips'], 'video')} of {actors}{acquaintance(evaluation['split'], leaky)}, "
-        f"the model reads the emotion right in {percent(overall['war'])}."
-    )
-    uar = (
-        f"Its 95{NBSP}% interval is {interval(overall['war_interval'])} (WAR). With each of the {classes} emotions "
-        f"counted alike it is {percent(overall['uar'])}, {interval(overall['uar_interval'])} (UAR). "
-        f"Guessing gives {percent(1 / classes)}."
-    )
-    if evaluation["actors"] < FEW_ACTORS:
-        uar += f" With only {plural(evaluation['actors'], 'actor')}, intervals are rough and tend to be too narrow."
-    return war, uar
-
-
-def acquaintance(split: str, leaky: bool) -> str:
-    """What the model knows of a split's actors, to follow that word: only an honest test split's had no say at all."""
-    if split == "train":
-        return " that the model was trained on"
-    if leaky:
-        return ", some of whom the model was trained on"
-    return " never seen in training" if split == "test" else " not trained on, but used to choose the weights"
-
-
-def compare(
-    evaluation: Mapping[str, Any], baseline: Mapping[str, Any] | None, name: str, bounds: Sequence[float] | None
-) -> str:
-    """UAR beside the baseline's, `bounds` the 95 % interval of the difference (first minus baseline) where it is known.
-
-    No difference is given unless both were judged on the same videos and classes.
-    """
-    if baseline is None:
-        return f"The baseline ({name}) has not been evaluated, so there is nothing to compare with yet."
-    differing = [
-        word
-        for word, key in (
-            ("manifests", "manifest_sha256"),
-            ("splits", "split"),
-            ("classes", "labels"),
-            ("numbers of videos", "clips"),
-        )
-        if evaluation[key] != baseline[key]
-    ]
-    theirs = f"The baseline ({name}) reaches {percent(baseline['overall']['uar'])} UAR"
-    if differing:
-        different = " and ".join(differing)
-        return f"{theirs}, but the two were judged on different {different}, so the scores cannot be compared."
-    gain = evaluation["overall"]["uar"] - baseline["overall"]["uar"]
-    known = f" (95{NBSP}% interval of the difference {signed(bounds[0])} to {signed(bounds[1])})" if bounds else ""
-    if points(gain) == points(0):
-        return f"{theirs}: no difference{known}."
-    return f"{theirs}: this model is {points(gain)} {'better' if gain > 0 else 'worse'}{known}."
-
-
 def views(evaluation: Mapping[str, Any]) -> str:
     """What one prediction is: how many views of a video are averaged, and what a single view would have scored."""
     clips, flip, one = evaluation["views"]["clips"], evaluation["views"]["flip"], evaluation["one_view"]
     total = clips * (2 if flip else 1)
     if total == 1:
         return "Scores are per video, from one view of each."
-    made_of = plural(clips, "clip") + (
-        f" across its length, each also mirrored: {total} views" if flip else " across its length"
-    )
-    return (
-        f"Scores are per video, not per clip: a video's prediction is the mean over {made_of}. "
-        f"One view alone scores {percent(one['war'])} WAR, {percent(one['uar'])} UAR."
-    )
+    made_of = plural(total, "view") + (f", {clips} in time and each also mirrored" if flip else " in time")
+    overall = evaluation["overall"]
+    shares = [(percent(one[name]), percent(overall[name])) for name in ("war", "uar")]
+    alone = "the same" if all(a == b for a, b in shares) else f"{shares[0][0]} WAR, {shares[1][0]} UAR"
+    return f"Scores are per video: its prediction is the mean over {made_of}. One view alone scores {alone}."
 
 
 def score(figures: Mapping[str, Any], name: str) -> str:
@@ -215,7 +156,8 @@ def confidence_sentence(calibration: Mapping[str, Any]) -> str:
         judgement = f"{points(sure - right)} {'too sure' if sure > right else 'too modest'}"
     return (
         f"On average the model is {percent(sure)} sure and right in {percent(right)}: {judgement}. "
-        f"Its stated confidence is off by {percent(calibration['ece'])} on average (ECE)."
+        f"Bin by bin the two are {points(calibration['ece'])} apart (ECE): "
+        "there, too sure and too modest do not cancel out."
     )
 
 
@@ -247,6 +189,19 @@ def model(settings: Mapping[str, Any]) -> str:
     if settings["arch"] == "r3d18":
         return "R3D-18"
     return f"SlowFast-R{settings['depth']}{' with SE' if settings['se_ratio'] else ''}"
+
+
+def network(settings: Mapping[str, Any]) -> str:
+    """What the name of a network means, from the model settings of its recipe."""
+    if settings["arch"] == "single_frame":
+        return "ResNet-18: 18 layers that look at one still picture. It cannot see movement; it is there to be beaten."
+    if settings["arch"] == "r3d18":
+        return "R3D-18: a ResNet of 18 layers whose filters reach over time as well as over the picture."
+    gates = " SE: gates that weigh the channels by what they see." if settings["se_ratio"] else ""
+    return (
+        "SlowFast: two pathways side by side, one sees few frames, for how things look, the other many, for how they "
+        f"move. R{settings['depth']}: as deep as a ResNet of {settings['depth']} layers.{gates}"
+    )
 
 
 def model_input(config: Mapping[str, Any]) -> str:
