@@ -22,6 +22,7 @@ WEIGHTS_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552f
 SCORE_AT_LEAST = 0.8
 LONGEST_SIDE = 640  # what the detector sees at first
 CLOSE_UP_SIDE = 320  # where it still finds faces that fill the picture
+NARROWEST = 10  # pixels; in a strip of one or two the detector makes faces up, and none is an error of OpenCV
 SMALL_FACE = 48  # pixels at LONGEST_SIDE; below that a look at full size is worth its cost
 ACROSS = 0.4  # weight of the lines of eyes and mouth against the one from eyes to mouth, from a face's proportions
 TILT_SEEN = 0.83  # the detector sees every head too upright: this share of the turns that films were given by hand
@@ -79,6 +80,8 @@ class FaceDetector:
         height, width = picture.shape[:2]
         scale = min(1.0, longest_side / max(height, width))
         size = (round(width * scale), round(height * scale))
+        if min(size) < NARROWEST:
+            return np.zeros((0, 6), np.float32)
         small = picture if scale == 1.0 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         self._net.setInputSize(size)
         faces = _detected(self._net, small)

@@ -11,7 +11,7 @@ import numpy as np
 from manifests.clipfile import PreparedClip, encode_frame
 from manifests.clips import ClipStore, glimpse_path, read_index, read_rejected
 from manifests.console import track
-from manifests.files import write_text
+from manifests.files import write_text, writing_to
 
 THUMBNAIL = 96  # pixels
 QUALITY = 80
@@ -26,7 +26,7 @@ SMALL_FACE = 64.0  # pixels in the source
 def write_sheet(clips: Path, out: Path, per_actor: int = 12) -> str:
     """Write the page about the folder that prepare made; return one line that says where it is.
 
-    Raises UserError when the folder holds no prepared clips.
+    Raises UserError when the folder holds no prepared clips, and when the page cannot be written.
     """
     store = ClipStore(clips)
     rows = read_index(clips)
@@ -56,7 +56,8 @@ def write_sheet(clips: Path, out: Path, per_actor: int = 12) -> str:
         rejected=rejected,
         pictures_left_out=max(0, len(rejected) - REJECTED_PICTURES),
     )
-    write_text(out, text)
+    with writing_to(out.parent):
+        write_text(out, text)
     doubtful = sum(bool(doubts(row)) for row in rows)
     return (
         f"{out}: {len(rows)} clips of {len(by_actor)} actors, {doubtful} of them doubtful; {len(rejected)} rejected "

@@ -239,3 +239,8 @@ def test_timestamps_in_whole_milliseconds_and_a_fast_clock_keep_the_stride(rate:
     picture = np.zeros((8, 8, 3), np.uint8)
     track = follow_face(((round(n / rate, 3), picture) for n in range(200)), BlindDetector())
     assert set(np.diff(np.flatnonzero(track.looked))) == {int(np.ceil((0.5 - 0.005) * rate))}
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 4000), (4000, 2)])
+def test_a_picture_of_any_shape_is_looked_at(shape: tuple[int, int]) -> None:
+    assert len(FaceDetector().detect(np.zeros((*shape, 3), np.uint8))) == 0

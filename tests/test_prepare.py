@@ -362,3 +362,5 @@ def test_the_contact_sheet_shows_each_actor_and_each_rejected_clip(corpus: Path,
     assert "http" not in page
     with pytest.raises(UserError, match="holds no prepared clips"):
         write_sheet(tmp_path / "nothing", tmp_path / "sheet.html")
+    with pytest.raises(UserError, match=f"cannot write into {tmp_path / 'sheet.html'}: File exists"):
+        write_sheet(tmp_path / "clips", tmp_path / "sheet.html" / "again.html")
