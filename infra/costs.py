@@ -1,16 +1,36 @@
-"""What each part of the stack costs: per hour and month while no run is on, and while one is.
+"""What each part of the stack costs: per hour and month while no run is on, and while one is. The one table of prices.
 
 List prices in US dollars of us-east-1, as of 2025, written down from memory and not looked up: check them
-against https://aws.amazon.com/pricing before you rely on them. `make train` asks AWS for the price of a machine.
+against https://aws.amazon.com/pricing before you rely on them. `make train` asks AWS for the price of a machine, and
+takes this table's only where AWS is silent. This module imports no pulumi.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from infra.recording import Declared, Recording
+if TYPE_CHECKING:
+    from infra.recording import Declared, Recording
 
 REGION_AND_DATE = "us-east-1, list prices of 2025 from memory, to be checked"
 HOURS_A_MONTH = 730
-MACHINE_HOUR = {"g6.xlarge": 0.8048, "g5.xlarge": 1.006, "g4dn.xlarge": 0.526}
+MACHINE_HOUR = {  # of Linux machines on demand
+    "g4dn.xlarge": 0.526,
+    "g4dn.2xlarge": 0.752,
+    "g4dn.4xlarge": 1.204,
+    "g4dn.12xlarge": 3.912,
+    "g5.xlarge": 1.006,
+    "g5.2xlarge": 1.212,
+    "g5.4xlarge": 1.624,
+    "g5.12xlarge": 5.672,
+    "g5.48xlarge": 16.288,
+    "g6.xlarge": 0.8048,
+    "g6.2xlarge": 0.9776,
+    "g6.4xlarge": 1.3232,
+    "g6.12xlarge": 4.6016,
+    "g6.48xlarge": 13.3504,
+    "g6e.xlarge": 1.861,
+    "g6e.2xlarge": 2.2421,
+}
 DISK_GB_MONTH = 0.08
 ADDRESS_HOUR = 0.005
 ENDPOINT_HOUR = 0.01
@@ -23,6 +43,8 @@ BUILD_MINUTE = 0.01  # of infra/builder.py's COMPUTE
 # What the idle figures suppose to be stored.
 DATA_GB = 10
 IMAGE_GB = 4
+# Endpoints of private subnets (infra/network.py), and one more for several machines.
+ENDPOINTS = 8
 
 # Parts without any charge of their own at the size of one stack, by the type's last word.
 FREE = {
@@ -46,7 +68,7 @@ class Cost:
         return self.month / HOURS_A_MONTH
 
 
-def cost_of(resource: Declared) -> Cost | None:
+def cost_of(resource: "Declared") -> Cost | None:
     """What one part costs, None for nothing; raises KeyError for a type that nobody has looked at."""
     match resource.type.rpartition(":")[2]:
         case "Bucket":
@@ -80,7 +102,7 @@ def cost_of(resource: Declared) -> Cost | None:
             raise KeyError(kind)
 
 
-def _machine(group: Declared) -> str:
+def _machine(group: "Declared") -> str:
     overrides = group.inputs["mixedInstancesPolicy"]["launchTemplate"]["overrides"]
     names = [override["instanceType"] for override in overrides]
     prices = ", ".join(f"{name} ${MACHINE_HOUR[name]:.2f}" for name in names)
@@ -92,12 +114,19 @@ def disk_and_address_hour(volume_gb: int, public: bool) -> float:
     return volume_gb * DISK_GB_MONTH / HOURS_A_MONTH + (ADDRESS_HOUR if public else 0)
 
 
-def idle_month(recording: Recording) -> float:
+def idle_month(recording: "Recording") -> float:
     """Dollars a month of a stack on which nobody trains."""
     return sum(cost.month for resource in recording.resources if (cost := cost_of(resource)))
 
 
-def cost_table(recording: Recording) -> str:
+def idle_month_of(private: bool, nodes: int) -> float:
+    """The same from the two settings that it hangs on, for whoever has no recording."""
+    endpoints = (ENDPOINTS + (nodes > 1)) * private
+    hourly = endpoints * ENDPOINT_HOUR * HOURS_A_MONTH
+    return DATA_GB * BUCKET_GB_MONTH + IMAGE_GB * REGISTRY_GB_MONTH + ALARM_MONTH + hourly
+
+
+def cost_table(recording: "Recording") -> str:
     """The parts that cost, as a Markdown table, with what `destroy` leaves of them."""
     rows = ["| part | idle, per hour | idle, per month | in use | after destroy |", "|---|---|---|---|---|"]
     for resource in sorted(recording.resources, key=lambda resource: (resource.module, resource.name)):

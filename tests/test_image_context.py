@@ -12,7 +12,7 @@ import pytest
 import yaml
 from workshop import copy_project, git
 
-from infra import costs, policies
+from infra import policies
 from infra.builder import BUILDSPEC, COMPUTE
 from infra.ops import builder
 from infra.ops.context import read_context
@@ -168,10 +168,6 @@ def test_the_project_has_docker_its_script_its_log_and_an_end():
     assert project.inputs["source"]["buildspec"] == BUILDSPEC.read_text()
     assert project.inputs["logsConfig"]["cloudwatchLogs"]["groupName"] == "/slowfast-emotion-dev"
     assert 30 <= project.inputs["buildTimeout"] <= 120
-
-
-def test_the_price_of_a_build_is_told_alike_everywhere():
-    assert builder.DOLLARS_A_MINUTE == costs.BUILD_MINUTE
 
 
 def test_the_script_is_told_every_argument_of_the_dockerfile():

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from infra.costs import BUILD_MINUTE
 from infra.ops import door
 from infra.ops.command import say
 from infra.ops.context import Context
@@ -12,14 +13,13 @@ from infra.outputs import Outputs
 
 KEY = "images/context.zip"
 LOOK_EVERY = 3.0  # seconds
-DOLLARS_A_MINUTE = 0.01  # of infra/builder.py's COMPUTE, as in infra/costs.py
 
 
 def plan(outputs: Outputs, context: Context, name: str) -> str:
     return (
         f"aws s3 cp context.zip s3://{outputs.bucket}/{KEY} ({len(context.files)} files)\n"
         f"aws codebuild start-build --project-name {outputs.builder} for {name}, "
-        f"${DOLLARS_A_MINUTE:.2f} a minute, about ten minutes the first time"
+        f"${BUILD_MINUTE:.2f} a minute, about ten minutes the first time"
     )
 
 
@@ -33,7 +33,7 @@ def build(outputs: Outputs, context: Context) -> None:
         sourceVersion=version,
         environmentVariablesOverride=[{"name": name, "value": value} for name, value in told.items() if value],
     )["build"]["id"]
-    say(f"AWS is building {context.tag}, for ${DOLLARS_A_MINUTE:.2f} a minute")
+    say(f"AWS is building {context.tag}, for ${BUILD_MINUTE:.2f} a minute")
     try:
         ended = follow(outputs.region, started)
     except BaseException:

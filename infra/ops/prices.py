@@ -1,7 +1,7 @@
 """What machines cost: AWS's own price lists, and the arithmetic from a cap in dollars to a deadline.
 
 Spot prices are those of the moment, by zone; on-demand ones come from the price list, which lives in us-east-1 whatever
-the region. Where that is silent the table below speaks, and it is said so.
+the region. Where that is silent the table of infra/costs.py speaks, and it is said so.
 """
 
 import json
@@ -10,31 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from infra.costs import MACHINE_HOUR, REGION_AND_DATE
 from infra.ops.door import client
 from infra.ops.errors import UserError
 
 PRICE_LIST_REGION = "us-east-1"
 TO_SAVE = timedelta(minutes=10)  # before AWS takes its machine a run ends by itself, saves and uploads
-# Dollars an hour of Linux machines in us-east-1, August 2026 (https://aws.amazon.com/ec2/pricing/on-demand/).
-TABLE_DATE = "us-east-1, August 2026"
-TABLE = {
-    "g4dn.xlarge": 0.526,
-    "g4dn.2xlarge": 0.752,
-    "g4dn.4xlarge": 1.204,
-    "g4dn.12xlarge": 3.912,
-    "g5.xlarge": 1.006,
-    "g5.2xlarge": 1.212,
-    "g5.4xlarge": 1.624,
-    "g5.12xlarge": 5.672,
-    "g5.48xlarge": 16.288,
-    "g6.xlarge": 0.8048,
-    "g6.2xlarge": 0.9776,
-    "g6.4xlarge": 1.3232,
-    "g6.12xlarge": 4.6016,
-    "g6.48xlarge": 13.3504,
-    "g6e.xlarge": 1.861,
-    "g6e.2xlarge": 2.2421,
-}
 
 
 @dataclass(frozen=True)
@@ -143,12 +124,12 @@ def read_list_price(product: str | dict[str, Any]) -> float:
 def _listed(name: str, region: str) -> Offer:
     if (price := _ask(name, region)) is not None:
         return Offer(name, "on-demand", price)
-    if name not in TABLE:
+    if name not in MACHINE_HOUR:
         raise UserError(
             f"neither AWS nor this project knows what {name} costs in {region}, so no cap can hold; "
-            f"`pulumi config set instance_types` takes others, such as {', '.join(list(TABLE)[:3])}"
+            f"`make set SET=instance_types=TYPE,TYPE` takes others, such as {', '.join(list(MACHINE_HOUR)[:3])}"
         )
-    return Offer(name, "on-demand", TABLE[name], source=f"list price of {TABLE_DATE}")
+    return Offer(name, "on-demand", MACHINE_HOUR[name], source=REGION_AND_DATE)
 
 
 def _ask(name: str, region: str) -> float | None:

@@ -2,11 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
+from infra.costs import BUCKET_GB_MONTH, RESTING_GB_MONTH
 from infra.ops.door import client
 
 GIB = 2**30
-# Dollars per GiB and month in us-east-1, 2025-11 (https://aws.amazon.com/s3/pricing/); other regions up to 1.8 times.
-DOLLARS = {"StandardStorage": 0.023, "StandardIAStorage": 0.0125}
+# Dollars per GiB and month in us-east-1; other regions up to 1.8 times.
+DOLLARS = {"StandardStorage": BUCKET_GB_MONTH, "StandardIAStorage": RESTING_GB_MONTH}
 PAGES = 50  # of 1,000 versions each: a listing stops there
 
 
