@@ -19,7 +19,7 @@ FORCED = $(call yes,FORCE,--force)
 OPS = @$(BIN)/python -m infra.ops.$@
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test clean-demo doctor preview up image data manifest prepare train pipeline resume stop \
+.PHONY: help setup demo test clean-demo doctor set preview up image data manifest prepare train pipeline resume stop \
  status runs monitor attach logs shell tensorboard download clean destroy rehearse drill bench trials lint format lock
 
 help: # a line that begins with `##` is a heading, what follows `##` behind a verb says what it does
@@ -44,6 +44,9 @@ clean-demo: ## remove what the demo made; the virtualenv stays
 ## In your AWS account, once
 
 doctor: .venv/ready ## is all there that AWS needs? a tick or a cure for each
+	$(OPS) $(ASKED)
+
+set: .venv/ready ## show the stack's settings, or change them: SET="nodes=2 email=me@example.org"
 	$(OPS) $(ASKED)
 
 preview: .venv/ready ## what `make up` would change

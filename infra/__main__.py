@@ -8,6 +8,7 @@ import pulumi_aws as aws
 from infra.account import look_up
 from infra.bucket import make_bucket
 from infra.builder import make_builder
+from infra.config import read_settings
 from infra.documents import make_documents
 from infra.guards import make_budget, make_idle_alarm, make_log_group, make_notices, make_topic
 from infra.machine import image_of, make_group, make_template
@@ -16,7 +17,6 @@ from infra.outputs import NAMES, parameter_name, tags
 from infra.policies import Place
 from infra.registry import make_repository
 from infra.role import make_machine_profile, make_operator_policy
-from infra.settings import read_settings
 from infra.tagging import tag_everything
 
 stack = pulumi.get_stack()

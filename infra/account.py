@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from infra.outputs import tags
+from infra.outputs import tags, to_set
 from infra.settings import Settings
 
 
@@ -38,7 +38,7 @@ def look_up(settings: Settings, stack: str) -> Account:
         resource_type_filters=["s3"],
         tag_filters=[{"key": key, "values": [value]} for key, value in tags(stack).items()],
     )
-    _check_types(settings.instance_types, offers.instance_types, region)
+    _check_types(settings.instance_types, offers.instance_types, region, stack)
     _check_operators(settings.operators, account)
     found = [mapping.resource_arn.rpartition(":")[2] for mapping in ours.resource_tag_mapping_lists]
     return Account(
@@ -68,12 +68,12 @@ def _root_device(machine_image: str, region: str) -> str:
     ).root_device_name
 
 
-def _check_types(wanted: tuple[str, ...], offered: Sequence[str], region: str) -> None:
+def _check_types(wanted: tuple[str, ...], offered: Sequence[str], region: str, stack: str) -> None:
     missing = [name for name in wanted if name not in offered]
     if missing:
         raise pulumi.RunError(
             f"instance_types has {', '.join(missing)}, which no zone of {region} offers; "
-            "`make doctor` lists what the zones have, `pulumi config set instance_types TYPE,TYPE` changes it"
+            f"`make doctor` lists what the zones have, `{to_set(stack, 'instance_types=TYPE,TYPE')}` changes it"
         )
 
 
@@ -97,6 +97,6 @@ def _bucket(wanted: str, found: list[str], stack: str, region: str) -> str | Non
     if not wanted and len(found) > 1:
         raise pulumi.RunError(
             f"bucket_name is empty, but {' and '.join(sorted(found))} all bear the stack's tags ({label}); "
-            "`pulumi config set bucket_name NAME` says which one to take up"
+            f"`{to_set(stack, 'bucket_name=NAME')}` says which one to take up"
         )
     return wanted or (found[0] if found else None)

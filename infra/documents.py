@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, dict[str, str]]] = {
     "run": ("Start a run, or go on with it", {"run_id": RUN_ID}),
     "stop": (
         "Stop a run after its checkpoint is safe (drain), or at once (now)",
-        {"run_id": RUN_ID, "mode": "^(drain|now)$"},
+        {"run_id": RUN_ID, "mode": MODE},
     ),
     "status": ("Tell what the machine does, as JSON", {}),
     "clean": ("Remove what a run has left on the machine", {"run_id": RUN_ID}),

@@ -54,6 +54,16 @@ def parameter_name(stack: str) -> str:
     return f"/{PROJECT}/{stack}/outputs"
 
 
+def to_make(stack: str, words: str) -> str:
+    """`make up` or another command for a stack, as sentences name it."""
+    return f"make {words}" + ("" if stack == "dev" else f" STACK={stack}")
+
+
+def to_set(stack: str, change: str) -> str:
+    """The command that changes a setting of a stack, such as `nodes=2`."""
+    return to_make(stack, f"set SET={change}")
+
+
 def read_outputs(text: str) -> Outputs:
     """The outputs from the parameter's JSON text; raises ValueError when names are missing or unknown."""
     values = json.loads(text)

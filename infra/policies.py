@@ -97,9 +97,7 @@ def machine(names: Names) -> Policy:
         _allow("PullImage", _PULL, names.repository),
         _allow("WriteLog", "logs:CreateLogStream logs:PutLogEvents", f"{names.log_group}:*"),
         _allow("Tell", "sns:Publish", names.topic),
-        _allow(
-            "GiveBack", "autoscaling:TerminateInstanceInAutoScalingGroup autoscaling:SetDesiredCapacity", names.group
-        ),
+        _allow("GiveBack", "autoscaling:TerminateInstanceInAutoScalingGroup", names.group),
         _allow(
             "SeeGroups",
             "autoscaling:DescribeAutoScalingGroups autoscaling:DescribeAutoScalingInstances ec2:DescribeInstances",
@@ -144,6 +142,7 @@ def operator(
         ),
         _allow("MoveData", f"s3:GetObject {_PUT}", f"{names.bucket}/*"),
         _allow("EndRun", "s3:DeleteObject", f"{names.bucket}/active/*"),
+        _allow("SeeWhoHears", "sns:ListSubscriptionsByTopic", names.topic),
         _allow("RegistryLogin", "ecr:GetAuthorizationToken", "*"),
         _allow("PushImage", f"{_PULL} {_PUSH}", names.repository),
         _allow("BuildImage", "codebuild:StartBuild codebuild:StopBuild codebuild:BatchGetBuilds", names.builder),

@@ -1,15 +1,17 @@
 """The stack's settings, as Pulumi.yaml declares them, read into one frozen model that refuses what cannot be.
 
-Defaults stand in Pulumi.yaml alone; the Pulumi CLI hands over every value as text. A mistake is a `pulumi.RunError`,
-which the CLI prints as one sentence, before anything is made.
+Defaults stand in Pulumi.yaml alone; the Pulumi CLI hands over every value as text. The program reads them through
+infra/config.py, and `make set` checks here what it writes, so this module imports no pulumi.
 """
 
 import difflib
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-import pulumi
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from infra.outputs import to_set
 
 
 def _matching(pattern: str, what: str) -> AfterValidator:
@@ -55,34 +57,21 @@ class Settings(BaseModel):
     operators: Annotated[tuple[Operator, ...], BeforeValidator(_parts)]
 
 
-def read_settings(project: str, stack: str) -> Settings:
-    """The settings of this run of the program, whole and consistent; raises pulumi.RunError otherwise."""
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,19}", stack):
-        raise pulumi.RunError(
-            f"the stack is named {stack!r}, but buckets and registries will bear the name, so it must be up to 20 "
-            "small letters, digits and hyphens: `pulumi stack init dev`"
-        )
-    given = pulumi.runtime.get_config_env()
-    own = {key.partition(":")[2]: value for key, value in given.items() if key.partition(":")[0] == project}
+def check_settings(values: Mapping[str, Any], stack: str) -> Settings:
+    """The settings, whole and consistent. Raises ValueError: the first thing wrong and its cure, as one sentence."""
     try:
-        settings = Settings.model_validate(own)
+        settings = Settings.model_validate(dict(values))
     except ValidationError as error:
-        raise pulumi.RunError(_explain(error)) from None
-    if not settings.machine_image:
-        raise pulumi.RunError(
-            "machine_image is empty: `make doctor` finds the Deep Learning Base GPU image of your region; pin it with "
-            "`pulumi config set machine_image ami-...`"
-        )
+        raise ValueError(_explain(error, stack)) from None
     if settings.cluster_placement and settings.nodes == 1:
-        raise pulumi.RunError(
+        raise ValueError(
             "cluster_placement is true, but nodes is 1 and there is nothing to put it close to; "
-            "`pulumi config set cluster_placement false`, or nodes of 2 or more"
+            f"`{to_set(stack, 'cluster_placement=false')}`, or nodes of 2 or more"
         )
     return settings
 
 
-def _explain(error: ValidationError) -> str:
-    """The first thing wrong, as one sentence."""
+def _explain(error: ValidationError, stack: str) -> str:
     first = error.errors()[0]
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
@@ -90,7 +79,7 @@ def _explain(error: ValidationError) -> str:
         hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(Settings.model_fields)}"
         return f"there is no setting {name}; {hint}"
     if first["type"] == "missing":
-        return f"{name} is not set and Pulumi.yaml has no default for it; `pulumi config set {name} VALUE`"
+        return f"{name} is not set and Pulumi.yaml has no default for it; `{to_set(stack, f'{name}=VALUE')}`"
     message = first["msg"].removeprefix("Value error, ")
     wrong = f"{name} is {first['input']!r}, but {message[0].lower()}{message[1:]}"
-    return f"{wrong}; `pulumi config set {name} VALUE` changes it"
+    return f"{wrong}; `{to_set(stack, f'{name}=VALUE')}` changes it"

@@ -15,6 +15,8 @@ MAY_IMPORT = {
     "infra/ops": {
         "infra.ops",
         "infra.outputs",
+        "infra.settings",
+        "infra.costs",
         "infra.box.transfer",
         "infra.box.request",
         "trainer.config",

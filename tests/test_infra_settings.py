@@ -19,7 +19,7 @@ WRONG = [
     ("nodes", "two", "valid integer"),
     ("volume_gb", 20, "greater than or equal to 100"),
     ("machine_image", "ubuntu", "an AMI id such as ami-"),
-    ("machine_image", "", "`make doctor` finds"),
+    ("machine_image", "", "`make up` pins"),
     ("image_digest", "latest", "sha256: and 64 hexadecimal digits"),
     ("cap_dollars", -5, "greater than or equal to 1"),
     ("deadline_hours", 1000, "less than or equal to 168"),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cloud import IMAGE_PARAMETER, REGION, Cloud
 
 from infra.ops.doctor import main as doctor
@@ -29,6 +30,10 @@ import json, os, signal, sys, time
 from pathlib import Path
 import yaml
 notes = Path({notes!r})
+if sys.argv[1:3] == ["stack", "output"]:
+    if (notes / "state").exists():
+        sys.exit(print((notes / "state").read_text()))
+    sys.exit(f"error: no stack named {{sys.argv[-1]!r}} found")
 wanted = ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE", "AWS_REGION")
 with (notes / "calls").open("a") as calls:
     calls.write(json.dumps([sys.argv[1:], {{key: os.environ.get(key) for key in wanted}}]) + "\\n")
@@ -37,7 +42,13 @@ print("what the CLI says")
 if sys.argv[1:3] == ["config", "set"]:
     file = Path(f"Pulumi.{{stack}}.yaml")
     settings = yaml.safe_load(file.read_text()) if file.exists() else {{"config": {{}}}}
-    settings["config"]["slowfast-emotion:" + sys.argv[3]] = sys.argv[4]
+    name = sys.argv[3]
+    settings["config"][name if ":" in name else "slowfast-emotion:" + name] = sys.argv[4]
+    file.write_text(yaml.safe_dump(settings))
+if sys.argv[1:3] == ["config", "rm"]:
+    file = Path(f"Pulumi.{{stack}}.yaml")
+    settings = yaml.safe_load(file.read_text())
+    del settings["config"]["slowfast-emotion:" + sys.argv[3]]
     file.write_text(yaml.safe_dump(settings))
 if (notes / "fail").exists() and verb == (notes / "fail").read_text():
     sys.exit(255)
@@ -108,7 +119,9 @@ class Desk:
         (self.folder / "notes" / name).write_text(text)
 
     def publish(self, outputs: Outputs = OUTPUTS) -> None:
+        """As an `up` from here does: in AWS, and in the state of Pulumi."""
         text = json.dumps(asdict(outputs))
+        self.tell_cli("state", text)
         self.aws.client("ssm").put_parameter(Name=parameter_name("dev"), Value=text, Type="String", Overwrite=True)
 
 
@@ -125,6 +138,11 @@ def desk(aws: Cloud, tmp_path: Path) -> Iterator[Desk]:
     ssm.delete_parameters(Names=[parameter_name("dev")])
 
 
+def settings_of(desk: Desk) -> dict[str, str]:
+    """What Pulumi's file of the stack's settings holds."""
+    return dict(yaml.safe_load((desk.folder / "Pulumi.dev.yaml").read_text())["config"])
+
+
 def published_image(aws: Cloud) -> str:
     return aws.client("ssm").get_parameter(Name=IMAGE_PARAMETER)["Parameter"]["Value"]
 
@@ -133,7 +151,7 @@ def test_doctor_gives_each_thing_a_tick_or_a_cure_and_its_exit_code_says_which(d
     done = desk.make("doctor", "--json")
     assert done.returncode == 1
     found = {check["name"]: check for check in json.loads(done.stdout)}
-    ticks = {name for name, check in found.items() if check["ok"]} - {"Docker"}  # this machine may have one
+    ticks = {name for name, check in found.items() if check["ok"]} - {"Docker", "AWS CLI"}  # this machine may have them
     assert ticks == {
         "Pulumi CLI",
         "region",
@@ -141,19 +159,30 @@ def test_doctor_gives_each_thing_a_tick_or_a_cure_and_its_exit_code_says_which(d
         "instance types",
         "vCPU quota, spot",
         "vCPU quota, on-demand",
+        "machine image",
     }
     assert all(check["cure"] for check in found.values() if not check["ok"])
     assert found["vCPU quota, spot"]["detail"] == "room for 1 x g6.xlarge, g5.xlarge, g4dn.xlarge"
     assert found["instance types"]["detail"].startswith("g6.xlarge in a b")
     assert found["role for spot"]["cure"].startswith("aws iam create-service-linked-role")
-    image = published_image(desk.aws)
-    assert f"pulumi config set machine_image {image} --stack dev" in found["machine image"]["cure"]
+    assert found["machine image"]["detail"] == f"{published_image(desk.aws)}, the newest; `make up` pins it"
     assert found["stack"] == {
         "name": "stack",
         "ok": False,
         "detail": "there is no stack dev in us-east-1",
         "cure": "`make up` makes it",
+        "needed": True,
     }
+    assert {name for name, check in found.items() if not check["needed"]} == {
+        *("Docker", "session-manager-plugin", "AWS CLI", "role for spot"),
+    }
+
+
+def test_what_nobody_needs_is_marked_and_not_counted_and_the_last_line_is_the_next_command(desk: Desk) -> None:
+    done = desk.make("doctor")
+    marks = {line[2:24].strip(): line[0] for line in done.stdout.splitlines() if line[0] != " "}
+    assert (marks["session-manager-plugin"], marks["role for spot"], marks["stack"]) == ("-", "-", "✗")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "next: make up")
 
 
 def test_doctor_is_content_when_nothing_is_missing(desk: Desk) -> None:
@@ -173,9 +202,6 @@ def test_doctor_is_content_when_nothing_is_missing(desk: Desk) -> None:
     pushed = ecr.put_image(repositoryName=repository, imageManifest=json.dumps(manifest), imageTag="1")["image"]
     iam.create_role(RoleName="AWSServiceRoleForEC2Spot", AssumeRolePolicyDocument="{}")
     desk.publish(replace(OUTPUTS, image_digest=pushed["imageId"]["imageDigest"]))
-    for name in ("docker", "session-manager-plugin"):
-        (desk.folder / "bin" / name).write_text("#!/bin/sh\necho 1.2.3\n")
-        (desk.folder / "bin" / name).chmod(0o755)
     settings = f"config:\n  slowfast-emotion:machine_image: {published_image(desk.aws)}\n"
     (desk.folder / "Pulumi.dev.yaml").write_text(settings)
     done = desk.make("doctor")
@@ -183,7 +209,9 @@ def test_doctor_is_content_when_nothing_is_missing(desk: Desk) -> None:
     assert done.returncode == 0, done.stdout
     assert "✗" not in done.stdout
     assert "\033[" not in done.stdout  # no colour off a terminal
-    assert [line.split()[1] for line in done.stdout.splitlines()[-4:]] == ["stack", "bucket", "image", "data"]
+    lines = [line.split()[1] for line in done.stdout.splitlines() if line[0] != " "]
+    assert lines[-5:] == ["stack", "bucket", "image", "data", "warnings"]
+    assert done.stderr.splitlines()[-1] == "next: make train"
 
 
 def test_doctor_tells_the_quota_to_ask_for(desk: Desk) -> None:
@@ -209,7 +237,8 @@ def test_doctor_names_a_region_that_is_not_set(desk: Desk) -> None:
         "name": "region",
         "ok": False,
         "detail": "none is set",
-        "cure": "pulumi config set aws:region us-east-1 (or AWS_REGION)",
+        "cure": "make set SET=aws:region=us-east-1 (or AWS_REGION)",
+        "needed": True,
     }
 
 
@@ -218,7 +247,7 @@ def test_a_type_that_the_region_does_not_sell_is_named_with_those_that_it_does(d
     (desk.folder / "Pulumi.dev.yaml").write_text(text)
     found = {check["name"]: check for check in json.loads(desk.make("doctor", "--json").stdout)}
     assert found["instance types"]["detail"].endswith("; g99.xlarge nowhere")
-    assert found["instance types"]["cure"] == "pulumi config set instance_types g6.xlarge"
+    assert found["instance types"]["cure"] == "make set SET=instance_types=g6.xlarge"
 
 
 def test_up_pins_the_machine_image_once_and_then_leaves_it(desk: Desk) -> None:
@@ -228,22 +257,97 @@ def test_up_pins_the_machine_image_once_and_then_leaves_it(desk: Desk) -> None:
     assert json.loads(done.stdout)["bucket"] == "kept-bucket"  # stdout is data only
     assert "what the CLI says" in done.stderr
     image = published_image(desk.aws)
+    region = ["config", "set", "aws:region", REGION, "--stack", "dev"]
     pin = ["config", "set", "machine_image", image, "--stack", "dev"]
     up = ["up", "--yes", "--skip-preview", "--stack", "dev"]
-    assert desk.asked() == [["stack", "select", "--create", "dev", "--stack", "dev"], pin, up]
+    assert desk.asked() == [["stack", "select", "--create", "dev", "--stack", "dev"], region, pin, up]
     assert f"pinned machine_image to {image}" in done.stderr
     desk.make("up", "--yes")
-    assert desk.asked().count(pin) == 1
+    assert (desk.asked().count(region), desk.asked().count(pin)) == (1, 1)
+
+
+def test_a_stack_stays_in_the_region_of_its_first_up_whatever_another_shell_says(desk: Desk) -> None:
+    desk.publish()
+    assert desk.make("up", "--yes", AWS_REGION=REGION).returncode == 0
+    # Another shell, whose profile names another region: the stack is found where it is.
+    done = desk.make("destroy", "--dry-run", AWS_DEFAULT_REGION="eu-central-1")
+    assert "kept-bucket stays" in done.stderr
+    assert desk.make("up", "--yes", AWS_DEFAULT_REGION="eu-central-1").returncode == 0
+    assert {environment["AWS_REGION"] for _, environment in desk.notes()} == {REGION}
+    for verb in ("up", "destroy"):
+        done = desk.make(verb, "--yes", AWS_REGION="eu-central-1")
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: the stack dev is in {REGION}, and AWS_REGION says eu-central-1; unset")
+
+
+def test_settings_that_were_lost_do_not_move_the_stack(desk: Desk) -> None:
+    """A fresh clone has no Pulumi.dev.yaml; the state, in the home directory, still knows the region."""
+    desk.publish()
+    for verb in ("up", "destroy"):
+        done = desk.make(verb, "--yes", AWS_DEFAULT_REGION="eu-central-1")
+        assert done.returncode == 2
+        assert (
+            "Pulumi's state has the stack dev in us-east-1, not in eu-central-1; `make set SET=aws:reg" in done.stderr
+        )
+    assert desk.asked() == []
+
+
+@pytest.mark.parametrize("verb", [("up", "--yes"), ("preview",), ("destroy", "--yes")])
+def test_a_stack_that_another_machine_has_made_is_not_made_twice(desk: Desk, verb: tuple[str, ...]) -> None:
+    desk.publish()
+    (desk.folder / "notes" / "state").unlink()
+    done = desk.make(*verb)
+    assert done.returncode == 2
+    assert "error: the stack dev is up in us-east-1, but Pulumi's state here does not know it" in done.stderr
+    assert desk.asked() == []
+
+
+def test_a_state_that_cannot_be_read_is_a_sentence(desk: Desk) -> None:
+    (desk.folder / "bin" / "pulumi").write_text("#!/bin/sh\necho error: no such bucket >&2; exit 255\n")
+    done = desk.make("up", "--yes", PULUMI_BACKEND_URL="s3://nowhere")
+    assert done.returncode == 2
+    assert "error: Pulumi's state cannot be read (error: no such bucket); infra/README.md" in done.stderr
+
+
+def test_up_tells_whose_account_it_is_and_what_that_costs(desk: Desk) -> None:
+    desk.publish()
+    said = desk.make("up", "--yes").stderr
+    assert "of account 123456789012, in us-east-1: without a machine about $0.73 a month, with 10 GB of data" in said
+    (desk.folder / "Pulumi.dev.yaml").write_text("config:\n  slowfast-emotion:private_subnets: true\n")
+    assert "about $59.13 a month" in desk.make("up", "--yes").stderr
+
+
+def test_up_tells_when_nobody_hears_of_warnings(desk: Desk) -> None:
+    sns = desk.aws.client("sns")
+    topic = sns.create_topic(Name="slowfast-emotion-dev")["TopicArn"]
+    desk.publish()
+    assert "nobody hears of warnings: make set SET=email=you@example.org\n" in desk.make("up", "--yes").stderr
+    sns.subscribe(TopicArn=topic, Protocol="email", Endpoint="me@example.org")
+    assert "hears of warnings" not in desk.make("up", "--yes").stderr
+    found = {check["name"]: check for check in json.loads(desk.make("doctor", "--json").stdout)}
+    assert found["warnings"]["detail"] == "me@example.org hears of them"
+    sns.delete_topic(TopicArn=topic)
+
+
+def test_after_destroy_and_up_the_image_is_the_next_thing(desk: Desk) -> None:
+    """The registry goes with the stack, and a setting that still names an image of it would start machines in vain."""
+    desk.publish(replace(OUTPUTS, image_digest="sha256:" + "ab" * 32))
+    (desk.folder / "Pulumi.dev.yaml").write_text(f"config:\n  slowfast-emotion:image_digest: sha256:{'ab' * 32}\n")
+    assert (
+        "next: make image, make data SRC=DIR" in desk.make("up", "--yes").stderr
+    )  # as a bare `pulumi destroy` left it
+    assert desk.make("destroy", "--yes").returncode == 0
+    assert "slowfast-emotion:image_digest" not in settings_of(desk)
+    assert "slowfast-emotion:machine_image" in settings_of(desk)
+    desk.publish()
+    assert desk.make("up", "--yes").stderr.splitlines()[-1].endswith("; next: make image, make data SRC=DIR")
 
 
 def test_state_is_local_and_no_passphrase_is_asked_unless_the_operator_says_otherwise(desk: Desk) -> None:
     desk.publish()
     desk.make("up", "--yes")
-    assert desk.notes()[-1][1] == {
-        "PULUMI_BACKEND_URL": "file://~",
-        "PULUMI_CONFIG_PASSPHRASE": "",
-        "AWS_REGION": REGION,
-    }
+    assert desk.notes()[-1][1] == {"PULUMI_BACKEND_URL": None, "PULUMI_CONFIG_PASSPHRASE": "", "AWS_REGION": REGION}
+    assert yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["backend"] == {"url": "file://~"}
     desk.make("up", "--yes", PULUMI_BACKEND_URL="s3://state", PULUMI_CONFIG_PASSPHRASE="said")
     assert desk.notes()[-1][1]["PULUMI_BACKEND_URL"] == "s3://state"
     assert desk.notes()[-1][1]["PULUMI_CONFIG_PASSPHRASE"] == "said"
@@ -254,6 +358,7 @@ def test_a_dry_run_only_prints(desk: Desk) -> None:
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         "pulumi stack select --create dev",
+        f"pulumi config set aws:region {REGION} --stack dev",
         f"pulumi config set machine_image {published_image(desk.aws)} --stack dev",
         "pulumi up --stack dev",
     ]
@@ -270,20 +375,31 @@ def test_up_asks_before_and_where_it_cannot_ask_it_refuses(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("verb", [("up", "--yes"), ("preview",)])
-def test_nothing_is_begun_where_no_machine_could_ever_run(desk: Desk, verb: tuple[str, ...]) -> None:
-    desk.aws.set_quotas({"L-DB2E81BA": 0.0, "L-3819A6DF": 0.0})
+def test_nothing_is_begun_where_no_machine_is_sold(desk: Desk, verb: tuple[str, ...]) -> None:
+    (desk.folder / "Pulumi.dev.yaml").write_text("config:\n  slowfast-emotion:instance_types: g99.xlarge\n")
     done = desk.make(*verb)
     assert done.returncode == 2
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: not ready: vCPU quota, spot, vCPU quota, on-demand; ")
-    assert "aws service-quotas request-service-quota-increase" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: not ready: instance types; ")
     assert desk.asked() == []
+
+
+def test_an_account_without_any_quota_yet_is_warned_and_gets_its_stack(desk: Desk) -> None:
+    """AWS takes days to grant one, in which bucket, data and image can be made."""
+    desk.publish()
+    desk.aws.set_quotas({"L-DB2E81BA": 0.0, "L-3819A6DF": 0.0})
+    done = desk.make("up", "--yes")
+    assert done.returncode == 0
+    assert "✗ vCPU quota, spot: 0 vCPUs allowed, 4 needed" in done.stderr
+    assert "aws service-quotas request-service-quota-increase" in done.stderr
+    assert "no machine can start before AWS has granted that" in done.stderr
 
 
 def test_room_in_one_market_is_enough_for_up(desk: Desk) -> None:
     desk.publish()
     desk.aws.set_quotas({"L-DB2E81BA": 0.0, "L-3819A6DF": 8.0})
-    assert desk.make("up", "--yes").returncode == 0
+    done = desk.make("up", "--yes")
+    assert done.returncode == 0
+    assert "quota" not in done.stderr
 
 
 def test_a_machine_without_pulumi_is_told_where_to_get_it(desk: Desk) -> None:

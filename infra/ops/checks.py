@@ -9,7 +9,7 @@ from functools import cache, partial
 from infra.ops import capacity, door
 from infra.ops.errors import UserError
 from infra.ops.stack import INSTALL, Settings
-from infra.outputs import Outputs
+from infra.outputs import Outputs, to_set
 
 # AWS publishes the newest Deep Learning Base GPU image of a region under one of these names.
 MACHINE_IMAGES = [
@@ -26,6 +26,7 @@ class Check:
     ok: bool
     detail: str
     cure: str = ""
+    needed: bool = True  # False: good to have, or there is another way
 
 
 def tools() -> Iterator[Check]:
@@ -35,12 +36,20 @@ def tools() -> Iterator[Check]:
         "Docker",
         ["docker", "info", "--format", "{{.ServerVersion}}"],
         "start Docker, or let AWS build the image: `make image WHERE=aws`",
+        needed=False,
     )
     yield _program(
         "session-manager-plugin",
         ["session-manager-plugin", "--version"],
         "only `make shell` and `make attach` need it: "
         "https://docs.aws.amazon.com/systems-manager/latest/userguide/session-manager-working-with-install-plugin.html",
+        needed=False,
+    )
+    yield _program(
+        "AWS CLI",
+        ["aws", "--version"],
+        "some cures are commands of it: https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html",
+        needed=False,
     )
 
 
@@ -61,7 +70,8 @@ def credentials(settings: Settings) -> Check:
 
 def region(settings: Settings) -> Check:
     if settings.region is None:
-        return Check("region", False, "none is set", "pulumi config set aws:region us-east-1 (or AWS_REGION)")
+        cure = f"{to_set(settings.stack, 'aws:region=us-east-1')} (or AWS_REGION)"
+        return Check("region", False, "none is set", cure)
     return Check("region", True, settings.region)
 
 
@@ -71,7 +81,8 @@ def offerings(settings: Settings) -> Check:
     zones = capacity.zones_by_type(settings.instance_types, offers)
     verdict = capacity.judge_offerings(zones, settings.region)
     sold = ",".join(name for name, found in zones.items() if found)
-    other = f"pulumi config set instance_types {sold}" if sold else "choose another region or other instance_types"
+    change = to_set(settings.stack, f"instance_types={sold}")
+    other = change if sold else "choose another region or other instance_types"
     return Check("instance types", verdict.ok, verdict.detail, "" if verdict.ok else other)
 
 
@@ -110,8 +121,8 @@ def spot_role(settings: Settings) -> Check:
         iam.get_role(RoleName=SPOT_ROLE)
     except iam.exceptions.NoSuchEntityException:
         cure = "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com"
-        return Check("role for spot", False, f"the account has no {SPOT_ROLE}", cure)
-    return Check("role for spot", True, SPOT_ROLE)
+        return Check("role for spot", False, f"no {SPOT_ROLE} yet; AWS makes it with the first one", cure, needed=False)
+    return Check("role for spot", True, SPOT_ROLE, needed=False)
 
 
 def newest_machine_image(where: str) -> str | None:
@@ -123,17 +134,16 @@ def newest_machine_image(where: str) -> str | None:
 
 def machine_image(settings: Settings) -> Check:
     assert settings.region
-    ec2 = door.client("ec2", settings.region)
+    newest, stack = newest_machine_image(settings.region), settings.stack
+    if not settings.machine_image and newest:
+        return Check("machine image", True, f"{newest}, the newest; `make up` pins it")
+    own = to_set(stack, "machine_image=ami-...") + " (an image with the NVIDIA driver, Docker and the AWS CLI)"
+    cure = to_set(stack, f"machine_image={newest}") if newest else own
     if not settings.machine_image:
-        newest = newest_machine_image(settings.region)
-        if newest is None:
-            cure = "pulumi config set machine_image ami-... (an image with the NVIDIA driver, Docker and the AWS CLI)"
-            return Check("machine image", False, f"{settings.region} publishes no Deep Learning image", cure)
-        pin = f"pulumi config set machine_image {newest} --stack {settings.stack} (`make up` does it)"
-        return Check("machine image", False, "not pinned", pin)
+        return Check("machine image", False, f"{settings.region} publishes no Deep Learning image", cure)
+    ec2 = door.client("ec2", settings.region)
     rows = ec2.describe_images(Filters=[{"Name": "image-id", "Values": [settings.machine_image]}])["Images"]
     if not rows:
-        cure = f"pulumi config set machine_image {newest_machine_image(settings.region) or 'ami-...'}"
         return Check("machine image", False, f"{settings.region} has no {settings.machine_image}", cure)
     return Check("machine image", True, f"{settings.machine_image}, {rows[0].get('Name', 'without a name')}")
 
@@ -176,7 +186,21 @@ def data(outputs: Outputs) -> Check:
     return Check("data", False, f"s3://{outputs.bucket} has no videos", "make data SRC=DIR")
 
 
-def guarded(name: str, look: Callable[[], Check]) -> Check:
+def warnings(outputs: Outputs) -> Check:
+    """Whether somebody hears of warnings and ends of runs; an address that has not confirmed hears nothing."""
+    pages = door.client("sns", outputs.region).get_paginator("list_subscriptions_by_topic")
+    found = [row for page in pages.paginate(TopicArn=outputs.topic) for row in page["Subscriptions"]]
+    hearing = [row["Endpoint"] for row in found if row["SubscriptionArn"].startswith("arn:")]
+    if hearing:
+        return Check("warnings", True, f"{', '.join(hearing)} hears of them", needed=False)
+    if found:
+        detail, cure = f"{found[0]['Endpoint']} has not confirmed", "say yes to the message that AWS has sent there"
+    else:
+        detail, cure = "nobody hears of warnings", to_set(outputs.stack, "email=you@example.org")
+    return Check("warnings", False, detail, cure, needed=False)
+
+
+def guarded(name: str, look: Callable[[], Check], needed: bool = True) -> Check:
     """A check that cannot be made is a cross with the reason, so that the others are made all the same."""
     try:
         return look()
@@ -187,19 +211,20 @@ def guarded(name: str, look: Callable[[], Check]) -> Check:
             raise
         told = sentence
     detail, _, cure = told.rpartition("; ")
-    return Check(name, False, detail, cure)
+    return Check(name, False, detail, cure, needed)
 
 
-def _program(name: str, line: list[str], cure: str) -> Check:
+def _program(name: str, line: list[str], cure: str, needed: bool = True) -> Check:
     path = shutil.which(line[0])
     if path is None:
-        return Check(name, False, f"{line[0]} is not on the PATH", cure)
+        return Check(name, False, f"{line[0]} is not on the PATH", cure, needed)
     try:
         answer = subprocess.run([path, *line[1:]], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
-        return Check(name, False, f"`{' '.join(line)}` does not answer", cure)
+        return Check(name, False, f"`{' '.join(line)}` does not answer", cure, needed)
     said = (answer.stdout.strip() or answer.stderr.strip()).splitlines()
-    return Check(name, answer.returncode == 0, said[-1] if said else "", "" if answer.returncode == 0 else cure)
+    good = answer.returncode == 0
+    return Check(name, good, said[-1] if said else "", "" if good else cure, needed)
 
 
 def _offers(where: str, types: tuple[str, ...], by: str) -> list[dict[str, str]]:

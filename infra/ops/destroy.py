@@ -10,7 +10,8 @@ from infra.ops.door import stack_outputs
 from infra.ops.errors import UserError
 from infra.ops.fleet import find_machines
 from infra.ops.record import active_run
-from infra.ops.stack import cli, pulumi, read_settings
+from infra.ops.stack import cli, own_values, pulumi, read_settings, require_one_region
+from infra.ops.up import require_state
 from infra.outputs import Outputs
 
 EXAMPLES = """
@@ -35,10 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
 def destroy(stack: str, yes: bool, force: bool, dry_run: bool, as_json: bool) -> None:
     settings = read_settings(stack)
     cli()
+    require_one_region(settings)
     if settings.region is None:
-        raise UserError("no AWS region is set; `pulumi config set aws:region REGION` or AWS_REGION chooses one")
+        raise UserError("no AWS region is set; `make set SET=aws:region=REGION` or AWS_REGION chooses one")
     if not (yes or dry_run or sys.stdin.isatty()):
         raise UserError("there is no terminal to ask on; say `make destroy YES=1`, or DRY=1 to see what would stay")
+    require_state(settings)
     outputs = known_outputs(stack, settings.region)
     if not (force or dry_run):
         refuse_at_work(settings.region, stack, outputs)
@@ -47,6 +50,8 @@ def destroy(stack: str, yes: bool, force: bool, dry_run: bool, as_json: bool) ->
         say(farewell(outputs, stays))
     if not dry_run:
         pulumi(settings, "destroy", *(("--yes", "--skip-preview") if yes else ()))
+        if "image_digest" in own_values(stack):  # the registry went, and the image with it
+            pulumi(settings, "config", "rm", "image_digest")
     if as_json:
         print_json(stays)
     elif outputs and not dry_run:

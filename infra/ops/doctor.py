@@ -1,5 +1,9 @@
-"""make doctor: is all there that the verbs need? A tick or a cure for each; exit 0 if nothing is missing, else 1."""
+"""make doctor: is all there that the verbs need? A tick or a cure for each, and the next command.
 
+Exit 0 if nothing that is needed is missing, else 1.
+"""
+
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,11 +14,11 @@ from rich.markup import escape
 
 from infra.ops import checks
 from infra.ops.checks import Check, guarded
-from infra.ops.command import parser, print_json, run
+from infra.ops.command import parser, print_json, run, say
 from infra.ops.door import stack_outputs
 from infra.ops.errors import EXIT_MISSING, UserError
 from infra.ops.stack import Settings, read_settings
-from infra.outputs import Outputs
+from infra.outputs import Outputs, to_make
 
 EXAMPLES = """
 make doctor
@@ -37,12 +41,18 @@ def doctor(stack: str, as_json: bool) -> int:
         found.append(check)
         if not as_json:
             show(console, check)
-    missing = sum(not check.ok for check in found)
+    missing = [check for check in found if check.needed and not check.ok]
     if as_json:
         print_json([asdict(check) for check in found])
-    elif missing:
-        print(f"\n{missing} of {len(found)} are missing; those that you do not need may stay so", file=sys.stderr)
+    else:
+        say(f"\nnext: {command_of(missing[0]) if missing else to_make(stack, 'train')}")
     return EXIT_MISSING if missing else 0
+
+
+def command_of(check: Check) -> str:
+    """What to type for a check that failed: the command within its cure, where there is one."""
+    quoted = re.search("`(.+?)`", check.cure)
+    return quoted[1] if quoted else check.cure
 
 
 def examine(settings: Settings) -> Iterator[Check]:
@@ -74,7 +84,7 @@ def capacity(settings: Settings) -> Iterator[Check]:
     yield guarded("instance types", partial(checks.offerings, settings))
     yield from checks.quotas(settings)
     if settings.market != "on-demand":
-        yield guarded("role for spot", partial(checks.spot_role, settings))
+        yield guarded("role for spot", partial(checks.spot_role, settings), needed=False)
 
 
 def made(outputs: Outputs) -> Iterator[Check]:
@@ -82,10 +92,11 @@ def made(outputs: Outputs) -> Iterator[Check]:
     yield guarded("bucket", partial(checks.bucket, outputs))
     yield guarded("image", partial(checks.image, outputs))
     yield guarded("data", partial(checks.data, outputs))
+    yield guarded("warnings", partial(checks.warnings, outputs), needed=False)
 
 
 def show(console: Console, check: Check) -> None:
-    mark = "[green]✓[/]" if check.ok else "[red]✗[/]"
+    mark = "[green]✓[/]" if check.ok else "[red]✗[/]" if check.needed else "[yellow]-[/]"
     console.print(f"{mark} {check.name:<22} {escape(check.detail)}")
     if check.cure:
         console.print(f"  {'':<22} [yellow]{escape(check.cure)}[/]")

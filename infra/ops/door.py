@@ -42,13 +42,19 @@ def default_region() -> str | None:
     return botocore.session.Session().get_config_variable("region") or None
 
 
-def stack_outputs(stack: str, region: str) -> Outputs:
-    """What the stack published; raises UserError if the region has no such stack, or one of another version."""
+def published(stack: str, region: str) -> str | None:
+    """What a stack has published, as it stands there; None if the region has no such stack."""
     ssm = client("ssm", region)
     try:
-        text = ssm.get_parameter(Name=parameter_name(stack))["Parameter"]["Value"]
+        return str(ssm.get_parameter(Name=parameter_name(stack))["Parameter"]["Value"])
     except ssm.exceptions.ParameterNotFound:
-        raise UserError(f"there is no stack {stack} in {region}; `make up` makes it") from None
+        return None
+
+
+def stack_outputs(stack: str, region: str) -> Outputs:
+    """What the stack published; raises UserError if the region has no such stack, or one of another version."""
+    if (text := published(stack, region)) is None:
+        raise UserError(f"there is no stack {stack} in {region}; `make up` makes it")
     try:
         return read_outputs(text)
     except (ValueError, TypeError) as error:
@@ -67,7 +73,7 @@ def sentence(error: Exception) -> str | None:
     if isinstance(error, aws.SSOError | aws.TokenRetrievalError | aws.CredentialRetrievalError):
         return f"your AWS sign-in has ended or failed ({_one_line(error)}); `aws sso login` renews it"
     if isinstance(error, aws.NoRegionError | aws.InvalidRegionError):
-        return "no valid AWS region is set; `pulumi config set aws:region REGION` or AWS_REGION chooses one"
+        return "no valid AWS region is set; `make set SET=aws:region=REGION` or AWS_REGION chooses one"
     if isinstance(error, aws.HTTPClientError | aws.ConnectionError | aws.IncompleteReadError):
         return f"AWS cannot be reached ({_one_line(error)}); look at your network, then run the same command again"
     if isinstance(error, aws.FlexibleChecksumError | ResponseParserError):

@@ -1,10 +1,11 @@
 """The stack as this machine knows it: its settings, in Pulumi's two files, and the Pulumi CLI, run in the project.
 
-The project is the nearest folder upwards with a Pulumi.yaml, as for the CLI itself. Its state is kept in the home
-directory (~/.pulumi), so that no account with anyone but AWS is needed; PULUMI_BACKEND_URL or `backend:` in Pulumi.yaml
-says otherwise, for instance s3://BUCKET.
+The project is the nearest folder upwards with a Pulumi.yaml, as for the CLI itself. `backend:` in that file keeps the
+state in the home directory (~/.pulumi), so that no account with anyone but AWS is needed; PULUMI_BACKEND_URL says
+otherwise, for instance s3://BUCKET.
 """
 
+import json
 import os
 import re
 import shutil
@@ -19,8 +20,8 @@ import yaml
 from infra.ops.capacity import MARKETS
 from infra.ops.door import default_region
 from infra.ops.errors import UserError
+from infra.outputs import PROJECT, to_set
 
-LOCAL_STATE = "file://~"
 INSTALL = "https://www.pulumi.com/docs/install/ tells how to install it"
 
 
@@ -45,14 +46,16 @@ def project_folder() -> Path:
 
 def read_settings(stack: str) -> Settings:
     """A stack's settings over the defaults of Pulumi.yaml. Raises UserError for what the commands cannot work with."""
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,19}", stack):
-        raise UserError(f"{stack!r} is no name for a stack: up to 20 small letters, digits and hyphens; try STACK=dev")
-    values = _config(stack)
+    return settings_of(stack, declared_values() | own_values(stack))
+
+
+def settings_of(stack: str, values: dict[str, str]) -> Settings:
+    """The same from every setting as text."""
     market, nodes = values.get("market", ""), values.get("nodes", "")
     if market not in MARKETS:
-        raise UserError(f"market is {market!r}, not one of {', '.join(MARKETS)}; `pulumi config set market spot`")
+        raise UserError(f"market is {market!r}, not one of {', '.join(MARKETS)}; `{to_set(stack, 'market=spot')}`")
     if not re.fullmatch(r"[1-9][0-9]{0,2}", nodes):
-        raise UserError(f"nodes is {nodes!r}, not a number of machines; `pulumi config set nodes 1`")
+        raise UserError(f"nodes is {nodes!r}, not a number of machines; `{to_set(stack, 'nodes=1')}`")
     return Settings(
         stack=stack,
         region=values.get("aws:region") or default_region(),
@@ -94,19 +97,50 @@ def create_if_missing(settings: Settings) -> None:
     pulumi(settings, "stack", "select", "--create", settings.stack)
 
 
-def _config(stack: str) -> dict[str, str]:
-    """Every setting as text; those of other packages keep their prefix, as in aws:region."""
-    folder = project_folder()
-    declared = _read_yaml(folder / "Pulumi.yaml")
+def recorded(settings: Settings) -> dict[str, Any]:
+    """The outputs that Pulumi's state has of the stack; none if it knows no such stack, or nothing of it is made."""
+    line = [cli(), "stack", "output", "--json", "--stack", settings.stack]
+    null = subprocess.DEVNULL
+    done = subprocess.run(
+        line, cwd=project_folder(), env=_environment(settings), stdin=null, capture_output=True, text=True
+    )
+    if done.returncode == 0:
+        return dict(json.loads(done.stdout))
+    if "no stack named" in done.stderr:
+        return {}
+    raise UserError(
+        f"Pulumi's state cannot be read ({' '.join(done.stderr.split())[:200]}); infra/README.md tells where it is"
+    )
+
+
+def require_one_region(settings: Settings) -> None:
+    """Raise UserError where the shell asks for another region than the one that the stack is pinned to."""
+    asked = os.environ.get("AWS_REGION")
+    if asked and asked != settings.region:
+        raise UserError(
+            f"the stack {settings.stack} is in {settings.region}, and AWS_REGION says {asked}; unset AWS_REGION, or "
+            f"say STACK=NAME for another stack, in {asked}"
+        )
+
+
+def declared_values() -> dict[str, str]:
+    """The default of every setting, as text. Raises UserError outside of a clone of the project."""
+    declared = _read_yaml(project_folder() / "Pulumi.yaml")
     if not declared:
         raise UserError(f"{Path.cwd()} is in no clone of this project, for there is no Pulumi.yaml; cd into one")
-    values = {}
-    for name, entry in (declared.get("config") or {}).items():
-        default = entry.get("value", entry.get("default")) if isinstance(entry, dict) else entry
-        values[name] = _text(default)
-    for name, value in (_read_yaml(folder / f"Pulumi.{stack}.yaml").get("config") or {}).items():
-        values[name.removeprefix(f"{declared.get('name')}:")] = _text(value)
-    return values
+    entries = (declared.get("config") or {}).items()
+    return {
+        name: _text(entry.get("value", entry.get("default")) if isinstance(entry, dict) else entry)
+        for name, entry in entries
+    }
+
+
+def own_values(stack: str) -> dict[str, str]:
+    """What has been set for a stack, as text; settings of other packages keep their prefix, as in aws:region."""
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,19}", stack):
+        raise UserError(f"{stack!r} is no name for a stack: up to 20 small letters, digits and hyphens; try STACK=dev")
+    own = _read_yaml(project_folder() / f"Pulumi.{stack}.yaml").get("config") or {}
+    return {name.removeprefix(f"{PROJECT}:"): _text(value) for name, value in own.items()}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -124,8 +158,6 @@ def _text(value: Any) -> str:
 
 def _environment(settings: Settings) -> dict[str, str]:
     environment = dict(os.environ)
-    if not _read_yaml(project_folder() / "Pulumi.yaml").get("backend"):
-        environment.setdefault("PULUMI_BACKEND_URL", LOCAL_STATE)
     if "PULUMI_CONFIG_PASSPHRASE_FILE" not in environment:
         # No setting of ours is secret; a backend in files wants a passphrase all the same.
         environment.setdefault("PULUMI_CONFIG_PASSPHRASE", "")
