@@ -52,7 +52,9 @@ def test_a_run_is_refused_where_no_quota_has_room(
     desk.aws.set_quotas({"L-DB2E81BA": on_demand, "L-3819A6DF": spot})
     if not refused:
         return checks.require_room(desk.outputs, market, 1)
-    with pytest.raises(UserError, match="0 vCPUs allowed, 4 needed for 1 x g6.xlarge.* request-service-quota-increase"):
+    with pytest.raises(
+        UserError, match=r"0 vCPUs allowed, 4 needed for 1 x g6\.xlarge.* request-service-quota-increase"
+    ):
         checks.require_room(desk.outputs, market, 1)
     return None
 
@@ -73,4 +75,4 @@ def test_operators_may_ask(desk: Desk) -> None:
     names = policies.Names(**{name: f"arn:{name}" for name in policies.Names.__dataclass_fields__})
     policy = policies.operator(policies.Place("aws", "us-east-1", "1"), names, [], "role", "template", {})
     allowed = {action for statement in policy["Statement"] for action in statement["Action"]}
-    assert {name for name in desk.seen.names} <= allowed
+    assert set(desk.seen.names) <= allowed
