@@ -146,7 +146,7 @@ def test_a_folder_of_another_cross_validation_is_refused_and_kept(done, corpus, 
 def test_claiming_names_another_protocol(tmp_path):
     claim(tmp_path, {"protocol": "joint", "folds": 5})
     claim(tmp_path, {"protocol": "joint", "folds": 5})
-    with pytest.raises(UserError, match='protocol is "joint" there and "crema5" here'):
+    with pytest.raises(UserError, match="protocol is 'joint' there and 'crema5' here"):
         claim(tmp_path, {"protocol": "crema5", "folds": 5})
 
 

@@ -25,9 +25,9 @@ BLUR = (0.3, 1.2)  # pixels, standard deviation
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as JPEG and both corpora's codecs have it
 GREY = np.tile(LUMA, (3, 1))  # takes the chroma away
-# Red, green and blue -> luma and two coordinates of chroma (the YIQ of analogue television), which it turns by 90
-# degrees, and back.
+# Red, green and blue -> luma and two coordinates of chroma (the YIQ of analogue television).
 YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+# Turns the chroma by 90 degrees and leaves the luma, from red, green and blue to the same.
 QUARTER_TURN = np.linalg.inv(YIQ) @ np.array([[0, 0, 0], [0, 0, 1], [0, -1, 0]]) @ YIQ
 
 
@@ -48,7 +48,7 @@ class Draw:
     warmth: float = 0.0  # share that red gains and blue loses: another camera's white balance
     gamma: float = 1.0
     sharpness: float = 1.0
-    detail: float = 1.0  # pixels a side that were left when the face was small in its picture
+    detail: float = 1.0  # share of the pixels a side that was left when the face was small in its picture
     blur: float = 0.0  # pixels, standard deviation
     quality: int | None = None  # of JPEG
     erased: tuple[int, int, int, int] | None = None  # pixels: top, left, height and width of a black rectangle
@@ -87,7 +87,8 @@ class ClipTransform:
     `rotate` is in degrees either way, `translate` a share of the side, `scale` the range of factors; brightness,
     contrast and saturation are multiplied by 1 +- their value, hue is turned by +- its share of the circle. `flip`,
     `grayscale`, `blur`, `jpeg` and `erase` are probabilities. `rand_ops` of FACE_SAFE come on top, at `rand_magnitude`
-    one way or the other. Whatever was drawn, the picture is resampled once and its colours are changed once.
+    one way or the other. Whatever was drawn, all geometry comes to one resampling, and all light and colours but gamma
+    to one matrix; gamma, lost detail, sharpness, blur and JPEG follow where they were drawn.
     """
 
     size: int

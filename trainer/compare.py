@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from manifests.errors import UserError
 from trainer import wording
 from trainer.metrics import accuracies, interval95, per_actor, recalls, redrawn, summarize
-from trainer.run import read_json, read_metrics
+from trainer.run import flatten, read_json, read_metrics
 from trainer.traits import by_actor, confidence, confusion, disturbances, furthest_apart, gain
 
 SEED = 0  # of drawing actors
@@ -272,17 +272,7 @@ def facts_of(run: JudgedRun) -> dict[str, str]:
     """Dotted names and JSON values of what makes a run what it is."""
     told = flatten({**run.facts, "views": run.views})
     told = {key: value for key, value in told.items() if key.startswith((*FACTS, "views"))}
-    return {key.removeprefix("config."): value for key, value in told.items() if key != "config.device"}
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested values as dotted names and JSON, in their order."""
-    flat: dict[str, str] = {}
-    for key, value in tree.items():
-        flat |= (
-            flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": json.dumps(value)}
-        )
-    return flat
+    return {key.removeprefix("config."): json.dumps(value) for key, value in told.items() if key != "config.device"}
 
 
 def mean_known(values: Sequence[float | None]) -> float | None:

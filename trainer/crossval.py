@@ -22,12 +22,12 @@ from manifests.clips import ClipStore
 from manifests.errors import UserError
 from manifests.files import replacing, write_json, writing_to
 from manifests.table import SPLITS, Manifest, counts_of, read_manifest, rejected_path, write_csv, write_manifest
-from trainer.compare import codes, deviation, flatten, mean_known, read_run
+from trainer.compare import codes, deviation, mean_known, read_run
 from trainer.config import Config
 from trainer.metrics import actor_intervals, confusion_matrix, per_class, summarize
 from trainer.processes import joined
 from trainer.protocols import PROTOCOLS, SEED, Plan, fold_rows, leaky_rows, plan_folds
-from trainer.run import is_finished, read_json
+from trainer.run import flatten, is_finished, read_json
 from trainer.workflow import choose_clips, run_recipe
 
 LEAKY = "leaky"  # the folder of the probe, beside the folds
@@ -92,7 +92,7 @@ def claim(out: Path, identity: dict[str, Any]) -> None:
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             raise UserError(
-                f"{out} holds another cross-validation: {key} is {old.get(key)} there and {new.get(key)} here; "
+                f"{out} holds another cross-validation: {key} is {old.get(key)!r} there and {new.get(key)!r} here; "
                 "give another --out, or delete that folder"
             )
 

@@ -47,9 +47,9 @@ class Clips:
 class TrainingClips(Dataset[tuple[Tensor | Unfinished, int | Tensor]]):
     """Random clips of a video: `(clips_per_video, T, 3, size, size)` uint8 and what to learn.
 
-    With `draw`, frames stay as they were decoded, and what it says of each clip goes along with them, for the device.
-    That is the class, or `(classes,)` float32 probabilities where the clips have targets. Indexed by (epoch, row,
-    repeat): the key and the seed decide every draw, so that neither the number of workers nor a restart changes a
+    What to learn is the class, or `(classes,)` float32 probabilities where the clips have targets. With `draw`, frames
+    stay as they were decoded, and what it says of each clip goes along with them, for the device. Indexed by (epoch,
+    row, repeat): the key and the seed decide every draw, so that neither the number of workers nor a restart changes a
     sample.
     """
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -226,17 +226,18 @@ def is_finished(path: Path, facts: dict[str, Any]) -> bool:
 
 def first_difference(known: dict[str, Any], asked: dict[str, Any]) -> str | None:
     """The first of the identifying facts in which two runs differ, as words; None for the same run."""
-    old, new = _flatten(known), _flatten(asked)
+    old, new = flatten(known), flatten(asked)
     for key in sorted(old.keys() | new.keys()):
         if key.startswith(IDENTITY) and key not in FREE and old.get(key) != new.get(key):
             return f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
     return None
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted names, in their order."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
 
 

@@ -138,9 +138,16 @@ def choose_clips(manifest: Manifest, store: ClipStore) -> tuple[dict[str, Clips]
         parts[split] = parts[split].iloc[packed].reset_index(drop=True)
     for split, part in parts.items():
         absent = sorted(set(manifest.labels) - set(part["emotion"]))
-        if part.empty or (split == "train" and absent):
-            what = f"no clip of {', '.join(absent)}" if len(part) else "no clip at all"
-            raise UserError(f"the {split} split has {what} ({manifest.path}); use more actors or another --labels")
+        if part.empty:
+            raise UserError(
+                f"the {split} split has no clip at all ({manifest.path}); python -m manifests build gives each split "
+                "its actors with shares such as --split 70/15/15"
+            )
+        if split == "train" and absent:
+            raise UserError(
+                f"the train split has no clip of {', '.join(absent)} ({manifest.path}); use more actors or another "
+                "--labels"
+            )
     splits = {
         split: Clips(store, part["clip_id"].tolist(), part["emotion"].map(index).tolist(), part["dataset"].tolist())
         for split, part in parts.items()
