@@ -1,6 +1,7 @@
 """Runs held against each other: the same videos, the same actors drawn. Run: pytest tests/test_compare.py"""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from trainer.compare import Contender, JudgedRun, compare, deviation, difference
 from trainer.config import read_config
 from trainer.metrics import actor_intervals, paired_interval
 from trainer.run import read_json
-from trainer.standings import comparison_page, pair_sentence
+from trainer.standings import comparison_page, faced, pair_sentence
 from trainer.tables import Page, Table, print_page, write_page
 from trainer.traits import by_actor, confusion, disturbances, furthest_apart, gain
 from trainer.wording import UNDEFINED
@@ -264,6 +265,32 @@ def test_the_sentence_names_the_better_one_first_and_says_when_nobody_can_tell()
     assert below.startswith("B is 10.0 points of UAR above A (95 % interval −2.0 to +18.0), ahead in 80.0 %")
     assert below.endswith("These actors do not tell the two apart.")
     assert pair_sentence(told_pair(0.0, 0.0, 0.0, 0.5)).startswith("A and B read equally well")
+
+
+def test_table_and_sentence_tell_a_difference_from_the_same_side(pair):
+    pairs = [
+        {**told_pair(-0.3, -0.4, -0.2, 0.0), "corpus": None},
+        {**told_pair(0.1, -0.2, 0.3, 0.6), "corpus": "crema"},
+    ]
+    assert faced(pairs) == [
+        {"first": "B", "second": "A", "corpus": None, "uar": 0.3, "uar_interval": [0.2, 0.4], "ahead": 1.0},
+        {"first": "B", "second": "A", "corpus": "crema", "uar": -0.1, "uar_interval": [-0.3, 0.2], "ahead": 0.4},
+    ]
+    page = comparison_page(compare(pair[::-1]))
+    (sentence,), (row,) = page.leads, page.sections[0].tables[0].rows
+    assert row[0] == "SlowFast-R18 with SE minus single-frame ResNet-18"
+    assert row[2] == f"+{re.search(r'is ([0-9.]+)', sentence).group(1)}"
+    assert row[3] in sentence
+    assert page.heading.startswith("SlowFast-R18 with SE reads best: ")
+
+
+def test_drawn_corpora_are_called_drawn(tmp_path):
+    frames = [predictions(skill, 3, dataset=lambda actor: "crema" if actor < 8 else "ravdess") for skill in (0.8, 0.3)]
+    paths = [make_run(tmp_path / str(n), frame, f"optim.lr=0.{n}") for n, frame in enumerate(frames, 1)]
+    page = comparison_page(compare(paths))
+    assert [row[1] for row in page.sections[0].tables[0].rows] == ["all", "crema (drawn)", "ravdess (drawn)"]
+    (groups,) = (section for section in page.sections if section.id == "groups")
+    assert {row[0] for row in groups.tables[0].rows} == {"crema (drawn)", "ravdess (drawn)"}
 
 
 def test_the_spread_of_one_is_not_zero_but_unknown():

@@ -43,7 +43,7 @@ def plain(text: str) -> str:
 
 def test_the_headline_says_what_the_video_is_on_the_whole_and_how_often() -> None:
     assert plain(headline(result(TALK))) == "Sad: 46 % on average, and likeliest in 3 of 5 windows."
-    assert plain(headline(result(TALK[:1]))) == "Happy: 80 % on average, from one window over it all."
+    assert plain(headline(result(TALK[:1]))) == "Happy: 80 %, from one window."
 
 
 def test_what_the_percentages_are_and_what_was_left_out_is_said() -> None:

@@ -136,11 +136,9 @@ def scores(evaluation: Mapping[str, Any], baseline: Record | None) -> list[dict[
 
 def joined(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One row in place of several with the same figures."""
-    return {
-        **rows[0],
-        "name": " and ".join(row["name"] for row in rows),
-        "note": "; ".join(row["note"] for row in rows),
-    }
+    return (
+        {**rows[0], "name": " and ".join(row["name"] for row in rows), "note": "the same here"} if rows[1:] else rows[0]
+    )
 
 
 def heat_row(row: Sequence[int]) -> list[dict[str, Any]]:

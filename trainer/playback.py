@@ -105,10 +105,10 @@ def headline(result: Mapping[str, Any]) -> str:
     label, share = max(result["overall"].items(), key=lambda item: item[1])
     leading = sum(likeliest(window) == label for window in result["windows"])
     count = len(result["windows"])
-    told = f"{label[0].upper()}{label[1:]}: {wording.percent(share, 0)} on average"
+    told = f"{label[0].upper()}{label[1:]}: {wording.percent(share, 0)}"
     if count == 1:
-        return f"{told}, from one window over it all."
-    return f"{told}, and likeliest in {leading} of {wording.plural(count, 'window')}."
+        return f"{told}, from one window."
+    return f"{told} on average, and likeliest in {leading} of {wording.plural(count, 'window')}."
 
 
 def confidence(result: Mapping[str, Any]) -> str:

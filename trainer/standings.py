@@ -20,8 +20,10 @@ LEAKY = (
 
 def comparison_page(told: Mapping[str, Any]) -> Page:
     """What `trainer.compare.compare` found."""
-    contenders, chance = told["contenders"], 1 / len(told["labels"])
+    chance = 1 / len(told["labels"])
     told = {**told, "pairs": faced(told["pairs"])}
+    told = called_drawn(told) if told["synthetic"] else told
+    contenders = told["contenders"]
     rivals = [pair for pair in told["pairs"] if pair["corpus"] is None]
     judged = f"{wording.plural(told['clips'], 'video')} of {wording.plural(told['actors'], 'actor')}"
     return Page(
@@ -41,6 +43,16 @@ def heading(contenders: Sequence[Mapping[str, Any]]) -> str:
     best = max(contenders, key=lambda c: c["uar"])
     score, _, bounds = wording.score(best, "uar").partition("\n")
     return f"{best['name']} reads best: {score} UAR (95{wording.NBSP}% interval {bounds})."
+
+
+def called_drawn(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with its corpora called drawn: they bear the names of those that they stand in for."""
+    pairs = [{**pair, "corpus": pair["corpus"] and f"{pair['corpus']} (drawn)"} for pair in told["pairs"]]
+    contenders = [
+        {**contender, "corpora": {f"{name} (drawn)": part for name, part in contender["corpora"].items()}}
+        for contender in told["contenders"]
+    ]
+    return {**told, "pairs": pairs, "contenders": contenders}
 
 
 def faced(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -117,11 +117,11 @@ def parting(ours: Counts, theirs: Counts, labels: Sequence[str]) -> str:
 def rival(arch: str, ours: int, theirs: int) -> str:
     """What kind of opponent the baseline is: what it cannot see, and its size in parameters beside the model's."""
     blind = (
-        "It sees one still picture of each video, so emotions that differ only in how the face moves look alike to it."
+        "The baseline sees one still picture of each video: what differs only in how a face moves looks alike to it."
     )
     sizes = f"{millions(theirs)} parameters against {millions(ours)}"
-    size = f"It is the larger network: {sizes}." if theirs > ours else f"It has {sizes}."
-    return f"{blind} {size}" if arch == "single_frame" else size
+    size = f"is the larger network: {sizes}." if theirs > ours else f"has {sizes}."
+    return f"{blind} It {size}" if arch == "single_frame" else f"The baseline {size}"
 
 
 def fragility(evaluation: Figures) -> str:
