@@ -9,7 +9,7 @@ systemctl is-active --quiet 'slowfast-run@*' && { echo "a run is active: nothing
 
 # The idle timer comes first, needing neither Docker nor the network.
 mkdir -p /opt/slowfast /scratch
-env | grep -E '^(STACK|(AWS_DEFAULT_)?REGION|BUCKET|IMAGE|IDLE_MINUTES|ASG|LOG_GROUP|INSTANCE)=' > /etc/slowfast.env
+env | grep -E '^(STACK|(AWS_DEFAULT_)?REGION|BUCKET|IMAGE|IDLE_MINUTES|ASG|LOG_GROUP|TOPIC|INSTANCE)=' > /etc/slowfast.env
 cat > /opt/slowfast/idle <<'EOF'
 # Give the machine back when no container of ours has run and no SSM session was open for IDLE_MINUTES of uptime (not
 # of clock: that jumps when a machine first hears the time). A Docker that is silent runs nothing.
