@@ -55,6 +55,7 @@ boot: dict[str, pulumi.Input[str]] = {
     "IDLE_MINUTES": str(settings.idle_minutes),
     "ASG": name,
     "LOG_GROUP": log_group.name,
+    "TOPIC": topic.arn,
 }
 template = make_template(
     name,

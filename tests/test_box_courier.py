@@ -6,11 +6,14 @@ Run: pytest tests/test_box_courier.py
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -225,6 +228,79 @@ def test_the_cap_in_dollars_stops_a_run(machine: Machine) -> None:
     assert outcome["outcome"] == "stopped"
     assert outcome["reason"].startswith("the cap of $6.00 is reached")
     assert 6 <= machine.told("machine.json")["dollars"] < 20
+    assert machine.capacity() == 0
+
+
+@contextmanager
+def listener(machine: Machine) -> Iterator[tuple[str, Callable[[], list[tuple[str, str]]]]]:
+    """A topic's ARN, and what somebody has heard of it who subscribed: subject and text of each message."""
+    sns, sqs = machine.aws.client("sns"), machine.aws.client("sqs")
+    topic = sns.create_topic(Name=machine.run_id)["TopicArn"]
+    queue = sqs.create_queue(QueueName=machine.run_id)["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+
+    def heard() -> list[tuple[str, str]]:
+        found = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+        bodies = [json.loads(message["Body"]) for message in found]
+        return [(body["Subject"], body["Message"]) for body in bodies]
+
+    yield topic, heard
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "told"),
+    [
+        (["lines=3"], {}, "has finished: .*Next: make download RUN={run}"),
+        (["crash=1"], {}, "has failed: optim.lr must be positive.*Next: make logs RUN={run}"),
+        (
+            ["lines=1000"], {"price_per_hour": 3600, "cap_dollars": 3},
+            r"has stopped: the cap of \$3.00 is reached.*Next: make resume RUN={run} CAP=6",
+        ),
+        (
+            ["lines=1000"], {"deadline": (datetime.now(UTC) + timedelta(seconds=15)).isoformat()},
+            "has stopped: the deadline has come.*Next: make resume RUN={run}",
+        ),
+    ],
+    ids=["finished", "failed", "cap", "deadline"],
+)  # fmt: skip
+@together
+def test_whoever_listens_hears_once_how_a_run_ended_and_what_it_cost(
+    machine: Machine, settings: list[str], changes: dict[str, Any], told: str
+) -> None:
+    machine.ask_for(*settings, **changes)
+    with listener(machine) as (topic, heard):
+        outcome = machine.ends(machine.start(TOPIC=topic))
+        ((subject, text),) = heard()
+    assert subject == f"run {machine.run_id} has {outcome['outcome']}"
+    assert re.fullmatch(f"Run {machine.run_id} {told.format(run=machine.run_id)} STACK={machine.run_id}", text), text
+    assert re.search(r"It has cost \$\d+\.\d\d\. ", text)
+
+
+@together
+def test_the_operator_who_stops_a_run_is_not_told_so_and_a_machine_that_is_taken_ends_none(machine: Machine) -> None:
+    machine.ask_for("lines=400")
+    with listener(machine) as (topic, heard):
+        process = machine.start(TOPIC=topic)
+        machine.wait_until(lambda: lines_of(machine.text("log.txt")), "lines are in S3")
+        process.terminate()
+        assert machine.ends(process)["outcome"] == "interrupted"
+        process = machine.start(TOPIC=topic)
+        before = len(lines_of(machine.text("log.txt")))
+        machine.wait_until(lambda: len(lines_of(machine.text("log.txt"))) > before, "it trains again")
+        machine.aws.client("s3").delete_object(Bucket="bucket", Key=f"active/{machine.run_id}")  # as `make stop` does
+        process.terminate()
+        assert machine.ends(process)["outcome"] == "stopped"
+        assert heard() == []
+
+
+@together
+def test_a_topic_that_takes_nothing_keeps_no_run_from_its_end(machine: Machine) -> None:
+    machine.ask_for("lines=3")
+    outcome = machine.ends(machine.start(TOPIC=f"arn:aws:sns:{REGION}:123456789012:gone"))
+    assert outcome["outcome"] == "finished"
+    assert "nobody could be told of the run's end" in machine.log()
+    assert not machine.is_active()
     assert machine.capacity() == 0
 
 

@@ -297,6 +297,7 @@ def test_a_machine_is_told_where_it_belongs_before_its_boot_script_begins(name):
     assert values["BUCKET"] == kind(name).outputs["bucket"]
     assert values["ASG"] == kind(name).outputs["asg"]
     assert values["LOG_GROUP"] == kind(name).outputs["log_group"]
+    assert values["TOPIC"] == kind(name).outputs["topic"]
     assert (values["REGION"], values["IDLE_MINUTES"]) == ("us-east-1", "20")
     digest = kind(name).outputs["image_digest"]
     assert values["IMAGE"] == (f"{kind(name).outputs['repository_url']}@{digest}" if digest else "")

@@ -2,8 +2,9 @@
 
     python -m infra.box.courier RUN_ID
 
-The stack's STACK, REGION, BUCKET, ASG, INSTANCE and IMAGE come by environment, from /etc/slowfast.env. On the fast disk
-each key of the bucket is a path (/scratch/clips/..., /scratch/runs/RUN_ID); recipe and manifest lie in /scratch/inputs.
+The stack's STACK, REGION, BUCKET, ASG, TOPIC, INSTANCE and IMAGE come by environment, from /etc/slowfast.env. On the
+fast disk each key of the bucket is a path (/scratch/clips/..., /scratch/runs/RUN_ID); recipe and manifest lie in
+/scratch/inputs.
 
 `active/STACK` in the bucket names the run that machines shall work on. A run is over when that is gone; outcome.json,
 written just before, tells how it ended. Where a replacement shall go on it stays: after a spot notice, and after a
@@ -22,9 +23,10 @@ from typing import Any
 
 from infra.box import ledger, meter, spot
 from infra.box.child import Cause, last_lines
-from infra.box.duty import ASKED, NOTE_EVERY, Duty, Ended
+from infra.box.duty import ASKED, BY_HAND, NOTE_EVERY, Duty, Ended
 from infra.box.inputs import Missing, bring_run
 from infra.box.mirror import Mirror
+from infra.box.news import announce
 from infra.box.request import Request, WrongRequest, read_request
 from infra.box.station import Station, find_station, one_line
 from infra.box.tasks import TASKS
@@ -129,7 +131,7 @@ def hand_in(duty: Duty, outcome: dict[str, Any]) -> int:
         minutes = [MINUTES_TO_LEAVE] if interrupted else []
         lacking = [mirror for mirror in mirrors if not mirror.finish(*minutes)]
         if interrupted and duty.cause is ASKED and not station.is_active(duty.run_id):
-            interrupted, outcome = False, outcome | {"outcome": "stopped", "reason": "stopped by the operator"}
+            interrupted, outcome = False, outcome | {"outcome": "stopped", "reason": BY_HAND}
         duty.rest()
         duty.phase = "ended"
         insist(duty.tell_machine)
@@ -144,6 +146,7 @@ def hand_in(duty: Duty, outcome: dict[str, Any]) -> int:
             return 0
         if duty.leads:
             station.close(duty.run_id)
+            announce(duty, outcome)
         elif station.is_active(duty.run_id):
             return 1  # only this machine has failed; it is started again
     except Exception as error:

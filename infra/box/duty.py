@@ -16,6 +16,7 @@ from infra.box.transfer import is_passing
 
 NOTE_EVERY = 15.0  # seconds
 ASKED = Cause("interrupted", "asked to stop by SIGTERM", resumes=True)
+BY_HAND = "stopped by the operator"
 
 
 class Ended(Exception):
@@ -86,7 +87,7 @@ class Duty:
     def look_at_note(self) -> None:
         """A run is over when `active/STACK` does not name it any more, whoever took that away."""
         if not self.station.is_active(self.run_id):
-            self.end(Cause("stopped", "stopped by the operator" if self.leads else "the run is over"))
+            self.end(Cause("stopped", BY_HAND if self.leads else "the run is over"))
 
     def identify(self) -> None:
         self.identity["type"] = self.metadata.get("instance-type")

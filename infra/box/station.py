@@ -14,6 +14,7 @@ from infra.box.transfer import Bucket, insist, open_bucket
 
 MINUTES_TO_TELL = 5.0  # that an end may wait for S3 or EC2 to hear of it
 VARIABLES = ("STACK", "REGION", "BUCKET", "ASG", "INSTANCE", "IMAGE")  # of /etc/slowfast.env
+PATIENCE = Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 2})
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Station:
     group: str
     instance: str
     image: str
+    topic: str = ""  # ARN of what hears of a run's end; a machine that booted before there was one knows none
 
     @property
     def active(self) -> str:
@@ -43,8 +45,7 @@ class Station:
 
     def give_back(self) -> None:
         """Leave the group and be terminated; without the decrement the group would start another machine."""
-        patience = Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 2})
-        client = boto3.client("autoscaling", region_name=self.region, config=patience)
+        client = boto3.client("autoscaling", region_name=self.region, config=PATIENCE)
 
         def leave() -> None:
             client.terminate_instance_in_auto_scaling_group(
@@ -53,11 +54,17 @@ class Station:
 
         insist(leave, minutes=MINUTES_TO_TELL)
 
+    def publish(self, subject: str, text: str) -> None:
+        """Tell the topic, once: a run's end waits for nobody's mail. The subject is ASCII, of up to 100 characters."""
+        topic = boto3.client("sns", region_name=self.region, config=PATIENCE)
+        topic.publish(TopicArn=self.topic, Subject=subject, Message=text)
+
 
 def find_station(environment: Mapping[str, str], scratch: Path) -> Station:
     """The station that /etc/slowfast.env describes. Raises KeyError naming the variable that is absent."""
     stack, region, bucket, group, instance, image = (environment[name] for name in VARIABLES)
-    return Station(open_bucket(bucket, region), scratch, stack, region, group, instance, image)
+    topic = environment.get("TOPIC", "")
+    return Station(open_bucket(bucket, region), scratch, stack, region, group, instance, image, topic)
 
 
 def put_beside(path: Path, data: bytes) -> None:
