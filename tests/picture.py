@@ -18,7 +18,7 @@ from watching import stage
 
 from infra.box import meter
 
-DESK, PHONE = (960, 740), (350, 660)  # CSS pixels
+DESK, PHONE = (960, 866), (350, 660)  # CSS pixels
 EDGE = 40
 MOMENT = 0.66  # of the film's length
 SEEK = """(card => {

@@ -88,7 +88,7 @@ def test_a_duration_never_shows_sixty_seconds_or_minutes(seconds: float) -> None
 
 def test_views_say_that_scores_are_per_video() -> None:
     assert plain(wording.views(EVALUATION)) == (
-        "Scores are per video: its prediction is the mean over 6 views, 3 in time and each also mirrored. One view "
+        "Scores are per video: the mean over 6 views, 3 in time and each also mirrored. One view "
         "alone scores 80.0 % WAR, 79.0 % UAR."
     )
     same = {**EVALUATION, "one_view": {"war": 0.84718, "uar": 0.84173}}

@@ -91,7 +91,7 @@ def views(evaluation: Mapping[str, Any]) -> str:
     overall = evaluation["overall"]
     shares = [(percent(one[name]), percent(overall[name])) for name in ("war", "uar")]
     alone = "the same" if all(a == b for a, b in shares) else f"{shares[0][0]} WAR, {shares[1][0]} UAR"
-    return f"Scores are per video: its prediction is the mean over {made_of}. One view alone scores {alone}."
+    return f"Scores are per video: the mean over {made_of}. One view alone scores {alone}."
 
 
 def score(figures: Mapping[str, Any], name: str) -> str:
