@@ -19,6 +19,7 @@ from trainer import charts, wording
 from trainer.judgement import judged
 from trainer.page import write_page
 from trainer.record import Record, read_record
+from trainer.run import flatten
 
 SPLITS = (("Trained on", "train"), ("Validated on", "val"), ("Judged on", "test"))
 
@@ -64,7 +65,7 @@ def page_of(
         "speed": speed_chart(record.steps) if record.steps else None,
         "spent": spent(record),
         "provenance": provenance(record),
-        "settings": flatten(facts["config"]),
+        "settings": [(name, json.dumps(value)) for name, value in flatten(facts["config"]).items()],
         "judged": judged(record, store, baseline, baseline_page) if record.evaluation else None,
     }
 
@@ -177,15 +178,4 @@ def provenance(record: Record) -> list[tuple[str, str]]:
     ]
     if record.evaluation:
         rows.append(("Weights sha256", record.evaluation["weights_sha256"]))
-    return rows
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as dotted names and values, in their order."""
-    rows: list[tuple[str, str]] = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            rows += flatten(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", json.dumps(value)))
     return rows
