@@ -132,6 +132,9 @@ def docker(arguments: list[str]) -> int:
         return docker_run(rest)
     if verb == "ps":
         return docker_ps(rest)
+    if verb == "pull" and (STATE / "registry-is-down").exists():
+        print("manifest unknown", file=sys.stderr)
+        return 1
     if verb == "pull":
         remember("images", rest[-1], image=rest[-1])
         return 0
@@ -224,14 +227,16 @@ def systemctl(arguments: list[str]) -> int:
     active = [name for name, unit in units.items() if alive(unit["pid"])]
     if verb == "is-active":
         timer = names[0].endswith(".timer") and recall("timers", names[0]) is not None
-        found = timer or any(fnmatch(name, names[0]) for name in active)
+        states = ["active"] * timer + [units[name]["state"] for name in active if fnmatch(name, names[0])]
         if "--quiet" not in arguments:
-            print("active" if found else "inactive")
-        return 0 if found else 3
+            print("\n".join(states) or "inactive")
+        return 0 if "active" in states else 3
     if verb == "stop" and names[0] in active:
         return stop_unit(names[0], "--no-block" not in arguments)
     if verb == "list-units":
-        print("\n".join(f"{name}.service loaded active running {name}" for name in active))
+        (wanted,) = [word.removeprefix("--state=").split(",") for word in arguments if word.startswith("--state=")]
+        shown = [name for name in active if units[name]["state"] in wanted]
+        print("".join(f"{name}.service loaded {units[name]['state']} running {name}\n" for name in shown), end="")
     elif verb == "enable":
         remember("timers", names[0], enabled=True)
     elif verb == "start" and names[0] not in active:
@@ -240,23 +245,25 @@ def systemctl(arguments: list[str]) -> int:
 
 
 def start_unit(name: str) -> int:
-    """Start a unit as its file says: ExecStartPre, then ExecStart in the background and ExecStopPost after it.
+    """Start a unit as its file says, in the background: ExecStartPre, if that ends well ExecStart, then ExecStopPost.
 
     With Restart=on-failure again and again, as systemd does, unless it is being stopped.
     """
     lines, stopping = unit_of(name), threading.Event()
-    execute(lines, "ExecStartPre")
     if (pid := os.fork()) == 0:
         leave()
         signal.signal(signal.SIGTERM, lambda *_: stopping.set())
         for _ in range(int(lines["StartLimitBurst"])):
-            code = execute(lines, "ExecStart")
+            remember("units", name, pid=os.getpid(), state="activating")
+            if not (code := execute(lines, "ExecStartPre")) and not stopping.is_set():
+                remember("units", name, pid=os.getpid(), state="active")
+                code = execute(lines, "ExecStart")
             execute(lines, "ExecStopPost")
             if not code or lines["Restart"] != "on-failure" or stopping.wait(float(lines["RestartSec"])):
                 break
-            execute(lines, "ExecStartPre")
         os._exit(0)
-    remember("units", name, pid=pid)
+    while (recall("units", name) or {}).get("pid") != pid:
+        time.sleep(0.01)
     return 0
 
 

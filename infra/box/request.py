@@ -7,6 +7,7 @@
       "clips": "clips/all/",                        prepared clips, all below that prefix; the task prepare writes them
       "data": "data/",                              manifest and prepare: the raw corpora (default: data/)
       "settings": ["optim.lr=3e-4"],                fit: what differs from the recipe (default: nothing)
+      "image": "REGISTRY/NAME@sha256:...",          in which every machine of the run works (default: its stack's)
       "processes": "gpu",                           fit: one for each GPU, or a number, which also does without any
       "nodes": 1,                                   fit: machines that train together (default: 1)
       "deadline": "2026-01-31T18:00:00+00:00",      when the run is stopped, however far it is
@@ -20,10 +21,13 @@ Keys of the bucket are also paths below the machine's fast disk, so they hold no
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from typing import Any
+
+IMAGE = re.compile(r"[a-z0-9.:/-]+@sha256:[0-9a-f]{64}")  # as in boot.sh
 
 
 class WrongRequest(ValueError):
@@ -43,6 +47,7 @@ class Request:
     clips: str = ""
     data: str = "data/"
     settings: tuple[str, ...] = ()
+    image: str = ""
     processes: int | None = None  # None: one for each GPU
     nodes: int = 1
     stall_minutes: float = 60.0
@@ -117,6 +122,12 @@ def _settings(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _image(value: Any) -> str:
+    if not isinstance(value, str) or not IMAGE.fullmatch(value):
+        raise ValueError("an image by digest, such as REGISTRY/NAME@sha256:...")
+    return value
+
+
 def _processes(value: Any) -> int | None:
     if value == "gpu":
         return None
@@ -162,6 +173,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "clips": _prefix,
     "data": _prefix,
     "settings": _settings,
+    "image": _image,
     "processes": _processes,
     "nodes": _nodes,
     "deadline": _time,
