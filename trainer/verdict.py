@@ -29,7 +29,7 @@ def verdict(evaluation: Figures, *, leaky: bool, synthetic: bool) -> tuple[str, 
     actors = plural(evaluation["actors"], "drawn actor" if synthetic else "actor")
     doubt = "" if beats_guessing(evaluation) else ": not shown to be better than guessing"
     war = (
-        f"Of {plural(clips, 'video')} of {actors}{acquaintance(evaluation['split'], leaky)}, the model reads the "
+        f"Of {plural(clips, 'video')} of {actors}{acquaintance(leaky)}, the model reads the "
         f"emotion right in {round(overall['war'] * clips):,} ({percent(overall['war'])}){doubt}."
     )
     told = {name: f"{percent(overall[name])}, {interval(overall[f'{name}_interval'])}" for name in ("war", "uar")}
@@ -48,13 +48,9 @@ def beats_guessing(evaluation: Figures) -> bool:
     return bool(evaluation["overall"]["uar_interval"][0] > 1 / len(evaluation["labels"]))
 
 
-def acquaintance(split: str, leaky: bool) -> str:
-    """What the model knows of a split's actors, to follow that word: only an honest test split's had no say at all."""
-    if split == "train":
-        return " that the model was trained on"
-    if leaky:
-        return ", some of whom the model was trained on"
-    return " never seen in training" if split == "test" else " not trained on, but used to choose the weights"
+def acquaintance(leaky: bool) -> str:
+    """What the model knows of the test split's actors, to follow that word."""
+    return ", some of whom the model was trained on" if leaky else " never seen in training"
 
 
 def confusions(confusion: Counts, labels: Sequence[str]) -> str:
@@ -69,12 +65,7 @@ def confusions(confusion: Counts, labels: Sequence[str]) -> str:
 
 def unlike(evaluation: Figures, baseline: Figures) -> list[str]:
     """In what two evaluations differ, so that their scores cannot be compared."""
-    kinds = (
-        ("manifests", "manifest_sha256"),
-        ("splits", "split"),
-        ("classes", "labels"),
-        ("numbers of videos", "clips"),
-    )
+    kinds = (("manifests", "manifest_sha256"), ("classes", "labels"), ("numbers of videos", "clips"))
     return [word for word, key in kinds if evaluation[key] != baseline[key]]
 
 
