@@ -32,8 +32,8 @@ cat > /opt/slowfast/ready <<'EOF'
 exec > /run/slowfast-ready 2>&1
 set -ao pipefail && . /etc/slowfast.env && HOME=/root
 docker rm --force "slowfast-$1"
-image=$(aws s3 cp "s3://$BUCKET/runs/$1/request.json" - | python3 -c 'import json, sys; print(json.load(sys.stdin).get("image", ""))') ||
-  { echo "the request of run $1 cannot be read"; exit 1; }
+request=$(aws s3 cp "s3://$BUCKET/runs/$1/request.json" -) || grep -q '(404)' /run/slowfast-ready || exit # the courier tells of none
+image=$(python3 -c 'import json, sys; print(json.loads(sys.argv[1]).get("image", ""))' "$request")
 [[ ${image:=$IMAGE} =~ ^[a-z0-9.:/-]+@sha256:[0-9a-f]{64}$ ]] || { echo "no image has that name: '$image'"; exit 1; }
 sed -i "s|^IMAGE=.*|IMAGE=$image|" /etc/slowfast.env
 docker image inspect "$image" > /dev/null && exit
