@@ -176,3 +176,18 @@ def test_a_profile_is_as_high_as_its_shares_and_open_where_there_are_none() -> N
 
 def test_a_lonely_point_of_a_profile_can_be_seen() -> None:
     assert 'd="M48 10L48 2L52 2L52 10Z"' in profile([(2.0, 0.8)], 4.0)
+
+
+def test_the_axis_ends_with_the_last_step() -> None:
+    svg = line_chart([Line("loss", [(10, 1.0), (312, 0.5)], "a", dots=True)], "Loss", (0, 1), str)
+    last = elements(svg, "circle")[-1]
+    assert float(last.get("cx", "")) == pytest.approx(WIDTH - 12)
+    assert [text.text for text in elements(svg, "text") if text.text and text.text.isdigit()][-1] == "300"
+
+
+def test_a_disc_bears_its_number_and_a_lonely_video_s_gap_is_thin() -> None:
+    svg = reliability([(0.7, 0.0, 1), (0.9, 1.0, 36), (0.91, 1.0, 7)], "x")
+    gaps = [float(line.get("stroke-width", "")) for line in elements(svg, "line") if line.get("class") == "gap"]
+    assert gaps[0] < 1 < gaps[2] < gaps[1]
+    words = [text.text for text in elements(svg, "text")]
+    assert words[-2:] == ["36", "1"], "7 would stand on 36"

@@ -218,6 +218,7 @@ def test_drawn_faces_and_leaks_are_said_first(facts, evaluation):
     assert "> **Leaky on purpose.**" in head
     assert "Each actor is in one split only" not in card
     assert "PLoS ONE" not in card
+    assert "The actors are drawn heads" in card
 
 
 def test_who_chose_the_weights_is_told(facts, evaluation):

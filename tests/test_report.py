@@ -262,6 +262,7 @@ def test_the_baseline_stands_beside_with_the_difference_and_its_interval(judged:
     words = plain(page(judged, baseline=baseline))
     assert f"The baseline (single-frame ResNet-18) reaches {100 * theirs:.1f} % UAR" in words
     assert f"{100 * (ours - theirs):.1f} points better (95 % interval of the difference +" in words
+    assert "The baseline sees one still picture of each video" in words
 
 
 def test_a_baseline_of_another_manifest_gets_no_difference(judged: Path, tmp_path: Path) -> None:
@@ -269,6 +270,7 @@ def test_a_baseline_of_another_manifest_gets_no_difference(judged: Path, tmp_pat
     words = plain(page(judged, baseline=other))
     assert "judged on different manifests, so the scores cannot be compared" in words
     assert "this model is" not in words
+    assert "one still picture" not in words
 
 
 def test_a_baseline_without_evaluation_is_named_as_such(judged: Path, tmp_path: Path) -> None:
@@ -735,5 +737,8 @@ def test_the_page_prints_every_number_and_no_control(browser: Browser, widest: P
         assert not browser.evaluate(f"document.querySelector('{hidden}').checkVisibility()"), hidden
     for shown in (".matrix", ".timeline", ".hard video"):
         assert browser.evaluate(f"document.querySelector('{shown}').checkVisibility()"), shown
+    # What is folded prints, but for the settings.
+    assert browser.evaluate("document.querySelector('#confidence details table').checkVisibility()")
+    assert not browser.evaluate("document.querySelector('.apart table').checkVisibility()")
     pages = browser.print().count(b"/Type /Page\n")
     assert 5 <= pages <= 30, pages
