@@ -4,6 +4,7 @@ The packages are empty, of the versions that the lock names; what the real ones 
 Run: pytest tests/test_image_make.py
 """
 
+import io
 import json
 import os
 import pty
@@ -22,6 +23,7 @@ from wheels import empty_index
 from workshop import git, into_ecr, workshop
 
 from infra import policies
+from infra.ops.image import main
 
 ROOT = Path(__file__).parents[1]
 SMALL = "FROM scratch\nCOPY trainer trainer\n"
@@ -190,7 +192,7 @@ def test_ctrl_c_ends_the_build_and_leaves_no_container(shop):
     assert not shop.asked()
 
 
-def test_on_a_terminal_there_are_bars_and_pulumi_is_left_to_ask(shop):
+def test_on_a_terminal_it_asks_first_and_then_goes_through_with_bars(shop):
     (shop.folder / "docker" / "Dockerfile").write_text(SMALL)
     ours, theirs = pty.openpty()
     line = [sys.executable, "-m", "infra.ops.image"]
@@ -199,12 +201,17 @@ def test_on_a_terminal_there_are_bars_and_pulumi_is_left_to_ask(shop):
     )
     os.close(theirs)
     shown = b""
+    while b"go on? [y/N]" not in shown:
+        shown += os.read(ours, 65536)
+    assert not shop.asked()
+    assert not shop.store.uploads
+    os.write(ours, b"y\n")
     with suppress(OSError):  # which is how a terminal ends
         while part := os.read(ours, 65536):
             shown += part
     os.close(ours)
     assert process.wait(60) == 0, shown.decode()
-    assert shop.asked()[-1] == ["up"]
+    assert shop.asked()[-1] == ["up", "--yes", "--skip-preview"]
     assert "━" in shown.decode()
     assert "COPY trainer trainer" in shown.decode()
 
@@ -246,6 +253,36 @@ def test_machines_that_keep_an_older_image_are_named(bare, office, run_id, told)
     assert code == 0, err
     assert told in err
     assert err.splitlines()[-1].startswith("the next machine uses it")
+
+
+def test_who_has_not_the_state_is_told_before_anything_is_built(bare):
+    """A build takes ten minutes, and the stack could not be told of its image."""
+    (bare.folder / "no-state").touch()
+    code, _, err = bare.image("--yes", "--where", "aws")
+    assert code == 2
+    assert "but Pulumi's state here does not know it; whoever made it changes it" in err
+    assert not bare.asked()
+    assert not any(name.startswith(("ecr:", "codebuild:", "s3:")) for name in bare.desk.seen.names)
+
+
+@pytest.mark.parametrize("answer", ["n", ""])
+def test_a_no_builds_nothing(bare, office, monkeypatch, capsys, answer):
+    office.aws.client("ecr").create_repository(repositoryName=bare.repository)
+    for name, value in bare.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stdin", Typist(answer))
+    assert main([]) == 0
+    err = capsys.readouterr().err
+    assert "a `make up` without a question, with whatever else was set since the last" in err
+    assert err.splitlines()[-1].endswith("nothing is built")
+    assert not bare.asked()
+
+
+class Typist(io.StringIO):
+    """A terminal at which somebody types a line."""
+
+    def isatty(self):
+        return True
 
 
 def test_a_registry_that_is_gone_is_a_sentence(bare):

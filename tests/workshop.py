@@ -3,7 +3,8 @@
     shop = workshop(desk, folder, store)     # desk of operators.py, store of registry.py
     shop.image("--yes")                      # exit code, stdout, stderr
 
-The Pulumi CLI notes what it is asked and publishes the digest that it was told, as `up` does.
+The Pulumi CLI notes what it is asked and publishes the digest that it was told, as `up` does; with a file `no-state`
+beside its notes it knows no stack.
 """
 
 import json
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cloud import REGION
 from operators import Desk, environment
 from registry import Store
 from wheels import Index
@@ -29,6 +31,10 @@ import json, os, sys
 from pathlib import Path
 import boto3
 asked = Path({asked!r})
+if sys.argv[1:3] == ["stack", "output"]:
+    if asked.with_name("no-state").exists():
+        sys.exit("error: no stack named 'x' found")
+    sys.exit(print(json.dumps({{"region": {region!r}}})))
 with asked.open("a") as calls:
     calls.write(json.dumps(sys.argv[1:]) + "\\n")
 told = [json.loads(line) for line in asked.read_text().splitlines()]
@@ -105,7 +111,9 @@ def workshop(desk: Desk, store: Store | None = None, index: Index | None = None,
     desk.aws.client("ssm").put_parameter(Name=name, Value=text, Type="String", Overwrite=True)
     programs = folder / "bin"
     programs.mkdir()
-    script = PULUMI.format(python=sys.executable, asked=str(folder / "asked"), url=desk.aws.url, parameter=name)
+    script = PULUMI.format(
+        python=sys.executable, asked=str(folder / "asked"), url=desk.aws.url, parameter=name, region=REGION
+    )
     (programs / "pulumi").write_text(script)
     (programs / "pulumi").chmod(0o755)
     return Workshop(desk, store, index, base)
@@ -116,7 +124,7 @@ def copy_project(folder: Path) -> None:
     for name in (*read_context(ROOT).files, "docker/Dockerfile.dockerignore", "docker/buildspec.yml", "Pulumi.yaml"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    (folder / ".gitignore").write_text("__pycache__/\nbin/\nasked\n")
+    (folder / ".gitignore").write_text("__pycache__/\nbin/\nasked\nno-state\n")
     git(folder, "init", "--quiet")
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "--message", "first")

@@ -1,6 +1,7 @@
 """make image: build the image, push it to the stack's registry, and have the next machine use it.
 
-Here with Docker, or with WHERE=aws in AWS. A commit that the registry has is not built again.
+Here with Docker, or with WHERE=aws in AWS. A commit that the registry has is not built again. It asks once, at the
+beginning, and then goes through to the end.
 """
 
 import argparse
@@ -14,8 +15,9 @@ from infra.ops import builder, door, engine, fleet, record
 from infra.ops.command import outputs_of, parser, print_json, run, said, say
 from infra.ops.context import Context, read_context
 from infra.ops.errors import UserError
-from infra.ops.stack import cli, project_folder, pulumi, read_settings
-from infra.outputs import Outputs
+from infra.ops.stack import Settings, cli, project_folder, pulumi, read_settings, require_one_region
+from infra.ops.up import require_state
+from infra.outputs import Outputs, to_make
 
 EXAMPLES = """
 make image
@@ -35,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="build with this machine's Docker, or in AWS (WHERE=; default: here)",
     )
     made.add_argument("--base", default=said("BASE") or "", help="an image with Python 3.11 to build upon (BASE=)")
-    made.add_argument("--yes", action="store_true", help="do not ask before the stack is changed (YES=1)")
+    made.add_argument("--yes", action="store_true", help="do not ask (YES=1)")
     made.add_argument("--dry-run", action="store_true", help="look, and only say what would be done (DRY=1)")
     made.add_argument("--json", action="store_true", help="print the image as JSON")
     given = made.parse_args(arguments)
@@ -50,10 +52,15 @@ def image(given: argparse.Namespace) -> None:
     if not (given.yes or given.dry_run or sys.stdin.isatty()):
         raise UserError("there is no terminal to ask on; say `make image YES=1`, or DRY=1 to see what would be done")
     outputs = outputs_of(given.stack)
+    settings = read_settings(given.stack)
+    require_one_region(settings)
+    require_state(settings)  # without it the stack could not be told of what was built
     context = read_context(project_folder(), given.base)
     there = digest_of(outputs, context.tag)
     if given.dry_run:
         return show_plan(outputs, context, given.where, there)
+    if not (given.yes or (there and there == outputs.image_digest) or agreed(outputs, context, there)):
+        return say("nothing is built")
     made: dict[str, Any] = {}
     if there:
         say(f"the registry has {context.tag} already; nothing to build")
@@ -64,12 +71,22 @@ def image(given: argparse.Namespace) -> None:
     digest = there or digest_of(outputs, context.tag)
     if digest is None:
         raise UserError(f"the registry has no image {context.tag} although it was pushed; `make image` tries again")
-    use(outputs, digest, given.yes)
+    use(settings, outputs, digest)
     told = {"repository": outputs.repository_url, "tag": context.tag, "digest": digest, "built": not there, **made}
     if given.json:
         print_json(told)
     else:
         print(f"{outputs.repository_url}@{digest}")
+
+
+def agreed(outputs: Outputs, context: Context, there: str | None) -> bool:
+    """Ask, before the minutes that a build takes: nobody need sit by until the stack is brought up to date."""
+    what = "have" if there else f"build and push {outputs.repository_url}:{context.tag}, and have"
+    say(
+        f"{what} the stack use {context.tag}: a `make up` without a question, with whatever else was set since the last"
+    )
+    print("go on? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def digest_of(outputs: Outputs, tag: str) -> str | None:
@@ -116,18 +133,18 @@ def login(outputs: Outputs) -> dict[str, str]:
     return {"username": user, "password": password}
 
 
-def use(outputs: Outputs, digest: str, yes: bool) -> None:
+def use(settings: Settings, outputs: Outputs, digest: str) -> None:
     """Have the stack's next machine use the image; those that are there keep theirs, which is said."""
     if outputs.image_digest == digest:
         return say("the stack uses it already")
-    settings = read_settings(outputs.stack)
     pulumi(settings, "config", "set", "image_digest", digest)
-    pulumi(settings, "up", *(("--yes", "--skip-preview") if yes else ()))
+    pulumi(settings, "up", "--yes", "--skip-preview")
     if run_id := record.active_run(outputs):
         say(f"run {run_id} keeps the old image, but a machine that takes the place of its own brings the new one")
     elif fleet.read_group(outputs).instances:
         say("the machine that idles keeps the old image; `make stop` gives it back")
-    say("the next machine uses it; next: make data SRC=DIR, or make train")
+    then = to_make(outputs.stack, "data SRC=DIR"), to_make(outputs.stack, "train")
+    say(f"the next machine uses it; next: {then[0]}, or {then[1]}")
 
 
 def show_plan(outputs: Outputs, context: Context, where: str, there: str | None) -> None:
