@@ -16,7 +16,7 @@ from toys import fit_words, make_corpus, start_training, wait_until
 from manifests.errors import UserError
 from trainer.__main__ import main
 from trainer.checkpoint import load_checkpoint, save_checkpoint
-from trainer.run import Run, read_json, read_metrics
+from trainer.run import Run, differences, read_json, read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,25 @@ def test_a_finished_run_is_not_done_again(trained, corpus, capsys):
 def test_a_run_directory_of_other_settings_is_refused_with_the_difference(trained, corpus, capsys):
     assert fit(corpus, trained, "optim.epochs=12", "optim.lr=1e-3") == 2
     assert "holds another run: config.optim.lr is 0.005 there and 0.001 here" in capsys.readouterr().err
+
+
+def test_a_start_that_was_refused_leaves_its_directory_to_the_next(corpus, tmp_path, monkeypatch):
+    with monkeypatch.context() as without:
+        without.setattr(torch.cuda, "is_available", lambda: False)
+        assert fit(corpus, tmp_path, "device=cuda", "seed=7") == 2
+    assert fit(corpus, tmp_path, "optim.epochs=1") == 0
+    assert read_json(tmp_path / "run.json")["config"]["device"] == "cpu"
+
+
+def test_all_that_two_runs_differ_in_is_named_up_to_three():
+    old = {"config": dict.fromkeys("abcde", 1), "seed": 1, "labels": ["x"]}
+    assert differences(old, old | {"seed": 2}) is None  # it stands in the config too
+    assert (
+        differences(old, old | {"config": {"a": 2, "b": 1, "c": 1, "d": 1, "e": 1}}) == "config.a is 1 there and 2 here"
+    )
+    told = differences(old, old | {"config": dict.fromkeys("abcde", 2)})
+    assert told is not None
+    assert told.endswith("config.c is 1 there and 2 here, and 2 more")
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_the_difference(trained, corpus, tmp_path, capsys):

@@ -62,12 +62,14 @@ class Run:
 
     def __enter__(self) -> Self:
         known = read_json(self.path / "run.json")
-        if known is None:
+        told = known and differences(known, self.facts)
+        if told and self._has_learned():
+            raise UserError(f"{self.path} holds another run: {told}; give another --run, or delete that directory")
+        # A start that was refused before its first step holds its directory for nobody.
+        if known is None or told:
             self._write("run.json", self.facts)
-        elif difference := first_difference(known, self.facts):
-            raise UserError(
-                f"{self.path} holds another run: {difference}; give another --run, or delete that directory"
-            )
+        else:
+            self.facts |= {"started": known.get("started")}  # the first time
         # What an earlier start knew stays known: a later one may only evaluate.
         self.status = read_json(self.path / "status.json") or {}
         self._seconds_before = self.status.get("seconds", 0.0)
@@ -79,6 +81,9 @@ class Run:
                     left.unlink()
         self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
+
+    def _has_learned(self) -> bool:
+        return (self.path / "checkpoints" / "last.json").is_file() or bool(read_metrics(self.path))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -221,16 +226,19 @@ def is_finished(path: Path, facts: dict[str, Any]) -> bool:
     known, outcome = read_json(path / "run.json"), read_json(path / "outcome.json")
     if known is None or outcome is None:
         return False
-    return outcome["outcome"] == "finished" and first_difference(known, facts) is None
+    return outcome["outcome"] == "finished" and differences(known, facts) is None
 
 
-def first_difference(known: dict[str, Any], asked: dict[str, Any]) -> str | None:
-    """The first of the identifying facts in which two runs differ, as words; None for the same run."""
+def differences(known: dict[str, Any], asked: dict[str, Any]) -> str | None:
+    """In which identifying facts two runs differ, as words, three of them at most; None for the same run."""
     old, new = flatten(known), flatten(asked)
-    for key in sorted(old.keys() | new.keys()):
-        if key.startswith(IDENTITY) and key not in FREE and old.get(key) != new.get(key):
-            return f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
-    return None
+    found = [
+        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+        for key in sorted(old.keys() | new.keys())
+        if key.startswith(IDENTITY) and key not in FREE and old.get(key) != new.get(key)
+    ]
+    more = [f"and {len(found) - 3} more"] if len(found) > 3 else []
+    return ", ".join([*found[:3], *more]) or None
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -26,7 +26,7 @@ from trainer.networks import normalisation, to_input
 from trainer.pace import Pace
 from trainer.processes import ALONE, Processes
 from trainer.progress import TrainingProgress
-from trainer.run import Interrupted, Run, first_difference
+from trainer.run import Interrupted, Run, differences
 from trainer.validation import NO_BEST, best_state, track_best, validate
 from trainer.wanted import want_for_training
 from trainer.weights import fetch_weights
@@ -256,7 +256,7 @@ def describe_model(config: Config, labels: tuple[str, ...], run: Run) -> dict[st
 def open_checkpoint(run: Run) -> dict[str, Any] | None:
     """The newest whole checkpoint of this run; None before the first. Raises UserError for one of another run."""
     state = load_checkpoint(run.path / "checkpoints")
-    if state and (difference := first_difference(state["of"], run.facts)):
+    if state and (difference := differences(state["of"], run.facts)):
         raise UserError(
             f"the checkpoints in {run.path} are those of another run: {difference}; give another --run, or delete "
             f"{run.path / 'checkpoints'} to start over"

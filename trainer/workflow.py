@@ -16,7 +16,7 @@ from trainer.evaluate import evaluate, result_line
 from trainer.modelcard import write_card
 from trainer.processes import Processes, joined
 from trainer.report import write_report
-from trainer.run import Run, describe_surroundings, first_difference, is_finished, read_json
+from trainer.run import Run, describe_surroundings, differences, is_finished, read_json
 from trainer.train import fit
 from trainer.twins import compare_twins, twins_line
 from trainer.votes import soft_targets
@@ -72,7 +72,7 @@ def evaluate_run(
         raise UserError(f"{fixed[0]} is the run's own; evaluating can change {allowed}, and fit trains another run")
     if manifest.sha256 != facts["manifest"]["sha256"]:
         raise UserError(f"{manifest.path} is not the manifest that {path} was trained on; give that one")
-    if difference := first_difference({"clips": facts["clips"]}, {"clips": store.rule.as_dict()}):
+    if difference := differences({"clips": facts["clips"]}, {"clips": store.rule.as_dict()}):
         raise UserError(
             f"{store.root} was not prepared as the clips that {path} was trained on: {difference}; give those, or "
             "prepare them in the same way"
