@@ -61,6 +61,7 @@ def test_the_run_directory_holds_what_the_contract_names(trained):
         "predictions.csv", "attention.json", "report.html", "model_card.md", "outcome.json",
     }  # fmt: skip
     assert read_json(trained / "outcome.json")["outcome"] == "finished"
+    assert "epoch 12/12  loss" in (trained / "log.txt").read_text(encoding="utf-8")
     some = {"clips": 16, "actors": 2}
     assert read_json(trained / "run.json")["manifest"]["counts"]["test"] == some | {"datasets": {"ravdess": some}}
     lines = read_metrics(trained)

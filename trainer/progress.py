@@ -66,8 +66,8 @@ class TrainingProgress:
                 flush=True,
             )
 
-    def show_evaluation(self, epoch: int, losses: list[float], validation: dict[str, Any]) -> None:
-        """A lasting line per epoch: training loss over the steps of this start, and what the validation actors say."""
+    def show_evaluation(self, epoch: int, losses: list[float], validation: dict[str, Any]) -> str:
+        """A lasting line per epoch, returned too: loss over the steps of this start, what the validation actors say."""
         loss = f"loss {sum(losses) / len(losses):.3f}  " if losses else ""
         line = (
             f"{self.title} epoch {epoch + 1:>2}/{self.epochs}  {loss}"
@@ -79,3 +79,4 @@ class TrainingProgress:
         elif self.shown:
             print(line, file=sys.stderr, flush=True)
             self.last_line = time.monotonic()
+        return line

@@ -88,7 +88,7 @@ def fit(config: Config, splits: dict[str, Clips], labels: tuple[str, ...], run: 
                     best = track_best(config, learner, epoch - 1, validation["uar"], best, run, metadata)
                     run.record("evaluation", split="val", epoch=epoch - 1, step=done, **validation)
                     run.report("training", force=True, val=validation)
-                    progress.show_evaluation(epoch - 1, losses, validation)
+                    run.log(progress.show_evaluation(epoch - 1, losses, validation))
                     save()
                     saved_at = time.monotonic()
                     losses.clear()
