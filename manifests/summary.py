@@ -32,7 +32,8 @@ def print_build(out: Path, rows: pd.DataFrame, facts: dict[str, Any], decoded: i
     for note in facts["notes"]:
         console.print(f"note: {note}", markup=False)
     if facts["verification"] == "decoded":
-        console.print(f"verified: {decoded} files decoded now, the rest known from before")
+        known = "" if decoded else ", all were known from before"
+        console.print(f"verified: {decoded} files decoded now{known}")
     else:
         console.print(f"verification: {facts['verification']}")
     files = " ".join(str(path) for path in (out, facts_path(out), rejected_path(out), card_path(out)))
@@ -84,6 +85,8 @@ def _print_left_out(console: Console, facts: dict[str, Any]) -> None:
     for why, counts in (("left out", facts["rejected"]), ("not asked for", facts["dropped"])):
         listed = ", ".join(f"{kind} ({number})" for kind, number in counts.items())
         console.print(f"{why}: {listed or 'nothing'}", markup=False, soft_wrap=True)
+    if any(kind.startswith("twin") for kind in facts["rejected"]):
+        console.print("RAVDESS has each take with sound and without: twins, of which one counts (--twins says which)")
 
 
 def _warn(console: Console, facts: dict[str, Any]) -> None:
