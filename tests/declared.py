@@ -20,7 +20,7 @@ import boto3
 import yaml
 
 from infra.outputs import PROJECT
-from infra.recording import ZONES, Declared, record
+from infra.recording import ZONES, Declared, Recording, record
 
 
 def pascal(tree: Any) -> Any:
@@ -157,7 +157,7 @@ REMOVERS: dict[str, Callable[[str], Any]] = {
 
 
 class Stack:
-    """A stack's settings, where the Pulumi CLI keeps them, and its state beside them."""
+    """A stack's settings, where the Pulumi CLI keeps them, and its state beside them: what is made, and the outputs."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -169,31 +169,50 @@ class Stack:
         tree.setdefault("config", {})[key if ":" in key else f"{PROJECT}:{key}"] = value
         self.settings.write_text(yaml.safe_dump(tree))
 
+    def create(self) -> None:
+        """As with the real CLI a new stack has no settings of ours, the region neither."""
+        if not self.state.exists():
+            self._write([], {})
+
+    def remove(self, key: str) -> None:
+        tree = self._tree()
+        del tree["config"][key if ":" in key else f"{PROJECT}:{key}"]
+        self.settings.write_text(yaml.safe_dump(tree))
+
+    def outputs(self) -> dict[str, Any]:
+        if not self.state.exists():
+            sys.exit(f"error: no stack named '{self.name}' found")
+        return dict(json.loads(self.state.read_text())["outputs"])
+
+    def _write(self, made: list[list[Any]], outputs: dict[str, Any]) -> None:
+        self.state.write_text(json.dumps({"made": made, "outputs": outputs}))
+
     def _tree(self) -> dict[str, Any]:
         return (yaml.safe_load(self.settings.read_text()) or {}) if self.settings.exists() else {}
 
-    def declared(self) -> list[Declared]:
+    def recording(self) -> Recording:
         own = self._tree().get("config", {})
         values = {key.removeprefix(f"{PROJECT}:"): value for key, value in own.items() if key.startswith(PROJECT)}
-        return record(values, self.name).resources
+        return record(values, self.name)
 
     def up(self) -> None:
         """Make what is declared, in its order, each name that AWS deals put in where the program was told another."""
-        everything, made, dealt = self.declared(), [], {}
-        for declared in everything:
+        recording, made, dealt = self.recording(), list[list[Any]](), dict[str, str]()
+        for declared in recording.resources:
             if maker := MAKERS.get(declared.type):
                 name = maker(with_names(declared, dealt))
                 dealt[f"{declared.type.rpartition(':')[2]}-{declared.name}"] = name
                 made.append([declared.type, name, declared.kept])
-        self.state.write_text(json.dumps(made))
-        print(f"made {len(made)} of the {len(everything)} resources that the program declares, on a local AWS endpoint")
+        self._write(made, recording.outputs)
+        of = len(recording.resources)
+        print(f"made {len(made)} of the {of} resources that the program declares, on a local AWS endpoint")
 
     def destroy(self) -> None:
-        made = json.loads(self.state.read_text()) if self.state.exists() else []
+        made = json.loads(self.state.read_text())["made"] if self.state.exists() else []
         for kind, name, kept in reversed(made):
             if kind in REMOVERS and not kept:
                 REMOVERS[kind](name)
-        self.state.unlink(missing_ok=True)
+        self._write([], {})
         print(f"destroyed {sum(not kept for *_, kept in made)} resources; {sum(kept for *_, kept in made)} are kept")
 
 
@@ -215,9 +234,13 @@ def main() -> None:
         case ["version"]:
             print("no Pulumi, but the project's own stand-in for rehearsals")
         case ["stack", "select", *name]:
-            Stack(given.stack or name[0]).set("aws:region", os.environ["AWS_REGION"])
+            Stack(given.stack or name[0]).create()
+        case ["stack", "output"]:
+            print(json.dumps(Stack(given.stack).outputs()))
         case ["config", "set", key, value]:
             Stack(given.stack).set(key, value)
+        case ["config", "rm", key]:
+            Stack(given.stack).remove(key)
         case ["up"]:
             Stack(given.stack).up()
         case ["destroy"]:
