@@ -103,6 +103,7 @@ def workshop(desk: Desk, store: Store | None = None, index: Index | None = None,
     folder = desk.folder
     copy_project(folder)
     desk.outputs = replace(desk.outputs, image_digest="")
+    desk.seen.answers.pop("ecr:DescribeImages", None)  # what is pushed here is in the cloud's own registry
     if store:
         desk.outputs = replace(desk.outputs, repository_url=f"{store.place}/{desk.outputs.asg}")
         desk.aws.client("ecr").create_repository(repositoryName=desk.outputs.asg)
