@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -115,9 +116,19 @@ def test_a_bad_video_among_good_ones_costs_only_itself(model, video, tmp_path, c
     assert not list((tmp_path / "out").glob("broken*"))
 
 
-@pytest.mark.parametrize(("name", "says"), [("missing.mp4", "there is no video at"), ("page.mp4", "cannot be used")])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("missing.mp4", "there is no video at"),
+        ("page.mp4", "cannot be used"),
+        ("photo.png", "is a single picture; emotions are read from movement"),
+        ("folder", "is a folder; give the videos in it"),
+    ],
+)
 def test_what_is_no_video_is_one_sentence(model, tmp_path, capsys, name, says):
     (tmp_path / "page.mp4").write_text("<html>404</html>" * 100)
+    (tmp_path / "folder").mkdir()
+    cv2.imwrite(str(tmp_path / "photo.png"), np.full((240, 320, 3), 128, np.uint8))
     assert predict(model, tmp_path / "out", tmp_path / name) == 2
     said = capsys.readouterr().err
     assert said.count("error:") == 1
@@ -178,7 +189,17 @@ def test_many_videos_are_read_by_a_model_that_is_loaded_once(model, video, tmp_p
     monkeypatch.setattr("trainer.predict.load_network", lambda *how: loads.append(how) or load_network(*how))
     assert predict(model, tmp_path / "out", video, other) == 0
     assert len(loads) == 1
-    assert capsys.readouterr().out.count("nothing to do") == 2
+    said = capsys.readouterr()
+    assert said.out.count("nothing to do") == 2
+    assert said.err.count("learned from drawn faces") == 2  # once for each command
+
+
+def test_a_run_directory_stands_for_its_model(model, video, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    shutil.copy(model, tmp_path / "run" / "model.safetensors")
+    assert predict(tmp_path / "run", tmp_path / "out", video) == 0
+    assert predict(tmp_path, tmp_path / "out", video) == 2
+    assert "model.safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -306,6 +306,10 @@ def report_command(arguments: argparse.Namespace) -> None:
     write_report(arguments.run, ClipStore(arguments.clips) if arguments.clips else None, arguments.baseline)
     write_card(arguments.run)
     print(f"unchanged: {page}" if page.read_bytes() == before else page)
+    absent = ["--clips (no films of the hardest videos)"] if arguments.clips is None else []
+    absent += ["--baseline (no run beside it)"] if arguments.baseline is None else []
+    if absent:
+        print(f"made without {' and '.join(absent)}", file=sys.stderr)
 
 
 def compare_command(arguments: argparse.Namespace) -> None:

@@ -59,8 +59,11 @@ class Window:
 
 
 def load(path: Path, device: str) -> Model:
-    """The model in a file of any of the three formats; raises UserError as `load_network` does."""
+    """The model in a file of any of the three formats, or a run's own; raises UserError as `load_network` does."""
+    path = path / "model.safetensors" if path.is_dir() else path
     network, metadata = load_network(path, device)
+    if metadata["synthetic"]:
+        print("this model learned from drawn faces: what it says of people means nothing", file=sys.stderr)
     return Model(path.name, sha256_of(path), network, metadata)
 
 
@@ -71,6 +74,8 @@ def predict(video: Path, model: Model, out: Path, stride: float) -> str:
     views, so that `overall` is the tempered mean of the windows' untempered answers, and not the mean of what is shown.
     Does nothing if they are there already. Raises UserError if the video cannot be read or shows no face.
     """
+    if video.is_dir():
+        raise UserError(f"{video} is a folder; give the videos in it: {video}/*.mp4")
     if not video.is_file():
         raise UserError(f"there is no video at {video}; check the path")
     metadata = model.metadata
@@ -84,11 +89,11 @@ def predict(video: Path, model: Model, out: Path, stride: float) -> str:
     known = read_json(out / f"{video.stem}.json")
     if known is not None and asked.items() <= known.items():
         return f"nothing to do: {out / video.stem}.html .mp4 .png .json are this model's view of {video.name}"
-    if metadata["synthetic"]:
-        print("this model learned from drawn faces: what it says of people means nothing", file=sys.stderr)
     labels = metadata["labels"]
     try:
         facts = verify_video(video)
+        if facts.frames == 1:
+            raise UserError(f"{video} is a single picture; emotions are read from movement, so give a video")
         rule = Rule(**metadata["clips"])
         frames = track(read_frames(video), f"{video.name}: following the face", facts.frames, "frames")
         face = follow_face(frames, roll=rule.roll)
