@@ -38,6 +38,8 @@ class Outputs:
     cap_dollars: int
     deadline_hours: int
     idle_minutes: int
+    volume_gb: int
+    private_subnets: bool
     keep_data: bool
 
 

@@ -218,7 +218,12 @@ class Office:
         monkeypatch.setattr("sys.stdin", io.StringIO())
         shutil.copy(ROOT / "Pulumi.yaml", folder)
         self.seen.reset()
-        self.seen.answers |= {"pricing:GetProducts": list_price, "ec2:DescribeSpotPriceHistory": spot_history}
+        pushed = {"imageDigest": DIGEST, "imageTags": ["0123456789ab"], "imagePushedAt": 1769880000}
+        self.seen.answers |= {
+            "pricing:GetProducts": list_price,
+            "ec2:DescribeSpotPriceHistory": spot_history,
+            "ecr:DescribeImages": {"imageDetails": [pushed]},
+        }
         desk.listen()
         return desk
 
@@ -249,6 +254,8 @@ def outputs_for(stack: str) -> Outputs:
         cap_dollars=20,
         deadline_hours=24,
         idle_minutes=20,
+        volume_gb=150,
+        private_subnets=False,
         keep_data=True,
     )
 

@@ -203,18 +203,23 @@ def test_clips_are_prepared_once_for_a_manifest_and_its_videos(desk: Desk, machi
     assert started(desk) == {"manifest": 2, "prepare": 3}
 
 
-def test_without_videos_or_with_a_wrong_word_nothing_starts(desk: Desk) -> None:
+def test_without_videos_or_with_a_wrong_word_nothing_starts(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     for words, sentence in (
         (("manifest",), "holds no videos; `make data SRC=DIR` brings them"),
-        (("manifest", "--name", "../x"), "'../x' is no name"),
-        (("manifest", "--name", "$(x)"), "'$(x)' is no name"),
+        (("manifest", "--manifest", "../x"), "'../x' is no name"),
+        (("manifest", "--manifest", "$(x)"), "'$(x)' is no name"),
+        (("prepare", "--cap", "much"), "CAP is 'much', not a number above zero"),
     ):
         code, out, err = do(desk, *words)
         assert (code, out, len(err.splitlines())) == (2, "", 1)
         assert sentence in err
     put_videos(desk)
-    code, _, err = do(desk, "manifest", "--yes", "--nodes", "2")
+    monkeypatch.setenv("NODES", "2")
+    code, _, err = do(desk, "manifest", "--yes")
     assert (code, "one machine does it" in err) == (2, True)
+    monkeypatch.setenv("NAME", "fold1")
+    code, _, err = do(desk, "manifest", "--yes")
+    assert (code, "; MANIFEST=fold1 names the data" in err) == (2, True)
     assert desk.is_at_rest()
     assert not desk.runs()
 
@@ -244,20 +249,20 @@ def test_a_manifest_that_was_made_here_is_brought_if_its_videos_are_there(desk: 
     line = [sys.executable, "-m", "manifests", "build", "--crema", str(videos / "crema"), "--folds", "3", "--no-verify"]
     subprocess.run([*line, "--root", str(videos), "--out", str(table)], check=True, capture_output=True)
     put_videos(desk)
-    code, _, err = do(desk, "manifest", "--local", str(table), "--name", "fold1")
+    code, _, err = do(desk, "manifest", "--local", str(table), "--manifest", "fold1")
     assert (code, "18 of its 18 videos are not in the bucket, such as data/crema/1001_DFA_ANG_XX.flv" in err) == (
         2,
         True,
     )
     assert do(desk, "data", str(videos))[0] == 0
-    code, out, err = do(desk, "manifest", "--local", str(table), "--name", "fold1")
+    code, out, err = do(desk, "manifest", "--local", str(table), "--manifest", "fold1")
     assert code == 0, err
     assert out.startswith(
         f"s3://{desk.outputs.bucket}/manifests/fold1/manifest.csv\ntrain  6 takes of 1 actors (6 crema)\n"
     )
     assert desk.get("manifests/fold1/manifest.csv") == table.read_bytes()
     assert desk.get("manifests/fold1/manifest.rejected.csv") == table.with_suffix(".rejected.csv").read_bytes()
-    code, _, err = do(desk, "manifest", "--name", "fold1")
+    code, _, err = do(desk, "manifest", "--manifest", "fold1")
     assert (code, err.startswith("nothing to do: ")) == (0, True)
     table.write_text(table.read_text() + "x")
     for path in (table, desk.folder / "none.csv", desk.folder):

@@ -183,12 +183,12 @@ class Case:
 
 
 CASES = [
-    Case("train --dry-run", resting, 10),
-    Case("train --dry-run --spot 1", resting, 8),
-    Case("train --yes --no-wait", resting, 16),
-    Case("train --yes", comes_at_once, 23),
-    Case("train --yes --no-wait", idling, 18),
-    Case(f"resume --run {RUN} --yes --no-wait", ended, 17),
+    Case("train --dry-run", resting, 15),
+    Case("train --dry-run --spot 1", resting, 12),
+    Case("train --yes --no-wait", resting, 21),
+    Case("train --yes", comes_at_once, 28),
+    Case("train --yes --no-wait", idling, 23),
+    Case(f"resume --run {RUN} --yes --no-wait", ended, 22),
     Case("stop", at_work, 22),
     Case("stop --now", at_work, 22),
     Case("stop", resting, 8),
@@ -201,8 +201,8 @@ CASES = [
     Case(f"monitor --run {RUN} --once", ended, 10),
     Case(f"download {RUN} --no-open", ended, 14),
     Case("data videos", with_videos, 3),
-    Case("manifest --yes --no-wait", with_videos, 17),
-    Case("prepare --yes --no-wait", with_videos, 17),
+    Case("manifest --yes --no-wait", with_videos, 22),
+    Case("prepare --yes --no-wait", with_videos, 22),
 ]
 
 

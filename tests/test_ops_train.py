@@ -20,11 +20,12 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
-from operators import ROOT, Desk, Office, activities, client, environment, instances
+from operators import DIGEST, ROOT, Desk, Office, activities, client, environment, instances
 
 from infra.box.request import read_request
 from infra.costs import REGION_AND_DATE
 from infra.ops import agent, arrival, prices, record, train
+from infra.ops.context import read_context
 from infra.ops.errors import UserError
 from infra.ops.lastword import last_word
 
@@ -67,9 +68,13 @@ def test_a_dry_run_tells_types_zones_price_and_deadline_and_changes_nothing(desk
     told = dict(line.split(None, 1) for line in out.replace("or else", "else").replace("at most", "most").splitlines())
     assert told["run"].endswith("-slowfast-face: train slowfast_face.yaml optim.lr=3e-4")
     assert told["machine"] == "1 x g6.xlarge or g5.xlarge, spot, in us-east-1a, us-east-1b"
-    assert told["price"] == "$0.3100 to $0.4000 an hour each, lowest for g6.xlarge in us-east-1a"
-    assert told["else"].startswith("on demand at up to $1.0060")
-    assert told["most"] == "$20.00 if it lasts until its deadline"  # 24 hours on demand would cost more than the cap
+    assert told["data"] == "manifests/all, clips/all"
+    assert told["image"].startswith("0123456789ab, pushed Sat 2026-01-31 ")
+    words = "an hour each, machine, disk and address; lowest for g6.xlarge in us-east-1a"
+    assert told["price"] == f"$0.3314 to $0.4214 {words}"  # 150 GB and an address are 2.14 cents
+    assert told["else"].startswith("on demand at up to $1.0274")
+    # 24 hours on demand would cost more than the cap.
+    assert told["most"] == "$10.11 on spot, $20.00 on demand (then 19.5 hours) if it lasts until its deadline"
     assert told["deadline"].endswith("in 24.0 hours, which is where HOURS ends it")
     assert written(desk) == {}
     assert desk.is_at_rest()
@@ -78,18 +83,20 @@ def test_a_dry_run_tells_types_zones_price_and_deadline_and_changes_nothing(desk
 def test_the_cap_of_the_dearest_machine_that_may_come_sets_the_deadline(desk: Desk) -> None:
     code, out, _ = desk.do("train", "--dry-run", "--json", "--cap", "4", "--nodes", "2", "--spot", "1")
     told = json.loads(out)
-    assert (code, told["price_per_hour"], told["nodes"], told["cap_dollars"]) == (0, 0.4, 2, 4.0)
-    assert told["hours"] == 5.0  # 2 machines at 40 cents
+    assert (code, told["price_per_hour"], told["nodes"], told["cap_dollars"]) == (0, 0.4214, 2, 4.0)
+    assert told["hours"] == 4.75  # 2 machines at 42 cents
     assert told["most_dollars"] == 4.0
     left = datetime.fromisoformat(told["deadline"]) - datetime.now(UTC)
-    assert timedelta(hours=4.9) < left <= timedelta(hours=5)
+    assert timedelta(hours=4.7) < left <= timedelta(hours=4.75)
 
 
 def test_a_silent_price_list_leaves_the_table_which_is_said(desk: Desk) -> None:
     desk.seen.answers["pricing:GetProducts"] = {"FormatVersion": "aws_v1", "PriceList": []}
     code, out, _ = desk.do("train", "--dry-run", "--spot", "0")
     assert code == 0
-    assert f"$0.8048 to $1.0060 an hour each, lowest for g6.xlarge ({REGION_AND_DATE})" in out
+    assert (
+        f"$0.8262 to $1.0274 an hour each, machine, disk and address; lowest for g6.xlarge ({REGION_AND_DATE})" in out
+    )
 
 
 def test_it_asks_and_where_it_cannot_ask_it_says_how_to_agree(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,13 +128,13 @@ def test_it_asks_and_where_it_cannot_ask_it_says_how_to_agree(desk: Desk, monkey
         (["--set", "optim.lr=["], "a value in SET is not YAML"),
         (["--config", "nothing"], "no config at nothing.yaml"),
         (["--config", "not/here.yaml"], "there is no file 'not/here.yaml'"),
-        (["--nodes", "3"], "NODES=3 is more than the 2 that the stack may have; `pulumi config set nodes 3`"),
+        (["--nodes", "3"], "NODES=3 is more than the 2 that the stack may have; `make set SET=nodes=3 STACK="),
         (["--nodes", "1.5"], "NODES is '1.5', not a whole number above zero"),
         (["--cap", "nan"], "CAP is 'nan', not a number above zero"),
         (["--cap", "-1"], "CAP is '-1', not a number"),
         (["--hours", "1e9"], "HOURS is '1e9'"),
         (["--spot", "yes"], "SPOT is 'yes'; say SPOT=1"),
-        (["--cap", "0.05"], "$0.05 are 8 minutes of 1 x $0.40 an hour (spot)"),
+        (["--cap", "0.05"], "$0.05 are 7 minutes of 1 x $0.42 an hour (spot)"),
         (["--manifest", "other"], "manifests/other/manifest.csv is not there; `make manifest` makes it"),
         (["--clips", "other"], "clips/other/ holds no clips; `make prepare` makes them"),
     ],
@@ -150,6 +157,72 @@ def test_a_stack_without_an_image_sends_to_make_image(
     assert written(desk) == {}
 
 
+def test_an_image_that_the_registry_has_lost_is_told_before_a_machine_looks_for_it(desk: Desk) -> None:
+    del desk.seen.answers["ecr:DescribeImages"]
+    code, _, err = desk.do("train", "--yes")
+    assert (code, err) == (2, f"error: the registry no longer has the image {DIGEST[:19]}; `make image`\n")
+    assert written(desk) == {}
+
+
+def test_a_quota_of_nothing_is_told_before_a_machine_is_waited_for(desk: Desk) -> None:
+    desk.seen.answers["servicequotas:GetServiceQuota"] = {"Quota": {"Value": 0.0}}
+    code, _, err = desk.do("train", "--yes")
+    assert code == 2
+    assert err.startswith("error: AWS would start no machine (vCPU quota, spot: 0 vCPUs allowed, 4 needed")
+    assert written(desk) == {}
+
+
+def test_files_that_the_image_was_not_built_of_are_told_in_the_terms(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = desk.folder / "clone"
+    shutil.copytree(ROOT / "docker", folder / "docker")
+    for name in ("infra", "manifests", "trainer"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("")
+    for name in ("Pulumi.yaml", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    monkeypatch.chdir(folder)
+
+    def row(*tags: str) -> str:
+        pushed = {"imageDigest": DIGEST, "imageTags": list(tags), "imagePushedAt": 1769880000}
+        desk.seen.answers["ecr:DescribeImages"] = {"imageDetails": [pushed]}
+        (line,) = [line for line in desk.do("train", "--dry-run")[1].splitlines() if line.startswith("image")]
+        return line.partition("; ")[2]
+
+    behind = "your files, or BASE=, differ from it: `make image` builds them"
+    tag = read_context(folder).tag  # outside of git: of the files alone
+    assert row(tag) == ""
+    (folder / "trainer" / "__init__.py").write_text("import this\n")
+    assert row(tag) == behind
+    assert row("0123456789ab") == ""  # who has no git cannot tell
+
+    def git(*words: str) -> str:
+        line = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", *words]
+        return subprocess.run(line, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "one")
+    first = git("rev-parse", "HEAD")[:12]
+    (folder / "README.md").write_text("no part of the image\n")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "two")
+    assert row(first) == ""
+    (folder / "trainer" / "__init__.py").write_text("import that\n")
+    assert row(first) == behind
+
+
+def test_clips_bear_the_manifests_name_unless_they_have_one_of_their_own(desk: Desk) -> None:
+    for key in ("manifests/fold1/manifest.csv", "manifests/fold1/manifest.json", "clips/fold1/a.npz"):
+        desk.put(key, b"x")
+    told = desk.do("train", "--dry-run", "--manifest", "fold1", "--name", "wider")[1].splitlines()
+    assert told[0].split()[1].endswith("-wider:")
+    assert told[1] == "data      manifests/fold1, clips/fold1"
+    run_id = begun(desk, "--manifest", "fold1", "--clips", "all")
+    assert desk.tree(f"runs/{run_id}/request.json")["clips"] == "clips/all/"
+
+
 # A start.
 
 
@@ -168,10 +241,11 @@ def test_a_run_is_claimed_bounded_asked_for_and_only_then_given_a_machine(desk: 
         "clips/all/",
     )
     assert request.settings == ("optim.lr=3e-4", "data.batch=16")
-    assert (request.cap_dollars, request.price_per_hour, request.nodes) == (8.0, 0.4, 1)
-    assert request.prices == {"g6.xlarge us-east-1a": 0.31, "g5.xlarge us-east-1b": 0.4}
+    assert request.image == f"{desk.outputs.repository_url}@{desk.outputs.image_digest}"
+    assert (request.cap_dollars, request.price_per_hour, request.nodes) == (8.0, 0.4214, 1)
+    assert request.prices == {"g6.xlarge us-east-1a": 0.3314, "g5.xlarge us-east-1b": 0.4214}
     (deadline,) = desk.deadlines()
-    assert abs(deadline - datetime.now(UTC) - timedelta(hours=20)) < timedelta(minutes=2)
+    assert abs(deadline - datetime.now(UTC) - timedelta(hours=8 / 0.4214)) < timedelta(minutes=2)
     # What the run has made is in S3 before AWS takes the machine.
     assert request.deadline == deadline - prices.TO_SAVE
     assert desk.capacity() == 1
@@ -372,7 +446,7 @@ def test_the_wait_tells_each_phase_once_and_ends_when_the_run_works(desk: Desk) 
     code, out, err = desk.do("train", "--yes")
     assert code == 0, err
     (machine,) = desk.machines()
-    told = err.splitlines()[6:]
+    told = err.splitlines()[8:]
     assert told == [
         f"g6.xlarge {machine} (spot, us-east-1a) boots",
         "the machine is up: Docker does not answer",
@@ -431,7 +505,7 @@ def test_a_run_that_is_over_before_it_was_first_looked_at_is_told_as_it_ended(
     """A task with nothing to do is done within seconds, and its machine gone."""
     coming(desk, lambda: desk.hands_in(str(desk.active()), outcome, "it was so"))
     ended, out, err = desk.do("train", "--yes")
-    assert (ended, err.splitlines()[6]) == (code, f"run {out.strip()} has {outcome}: it was so")
+    assert (ended, err.splitlines()[8]) == (code, f"run {out.strip()} has {outcome}: it was so")
 
 
 def silent_machines(desk: Desk, leave: Callable[[str], None]) -> None:
@@ -523,16 +597,16 @@ def test_without_spot_capacity_it_goes_on_demand_within_the_same_cap(desk: Desk)
     desk.seen.before["autoscaling:UpdateAutoScalingGroup"] = market
     code, out, err = desk.do("train", "--yes", "--cap", "10")
     assert code == 0, err
-    assert "there is no spot machine; asked for one on demand, $1.0060 an hour" in err
+    assert "there is no spot machine; asked for one on demand, $1.0274 an hour" in err
     distribution = desk.group()["MixedInstancesPolicy"]["InstancesDistribution"]
     assert int(distribution["OnDemandPercentageAboveBaseCapacity"]) == 100
     request = read_request(desk.get(f"runs/{out.strip()}/request.json") or b"")
-    assert request.price_per_hour == 1.006
-    assert request.prices == {"g6.xlarge": 0.8048, "g5.xlarge": 1.006}
+    assert request.price_per_hour == 1.0274
+    assert request.prices == {"g6.xlarge": 0.8262, "g5.xlarge": 1.0274}
     assert request.cap_dollars == 10
     (deadline,) = desk.deadlines()
     hours = (deadline - datetime.now(UTC)).total_seconds() / 3600
-    assert 9.8 < hours < 10  # and not the 24 that spot prices allowed
+    assert 9.6 < hours < 9.8  # and not the 24 that spot prices allowed
     assert request.deadline == deadline - prices.TO_SAVE
 
 
@@ -606,8 +680,21 @@ def test_a_run_is_taken_up_under_its_own_id_with_what_it_asked_for(desk: Desk) -
     assert request.settings == ("optim.lr=3e-4",)
     assert request.cap_dollars == 8
     hours = (request.deadline + prices.TO_SAVE - datetime.now(UTC)).total_seconds() / 3600
-    assert 9.9 < hours <= 10  # the four dollars that are left, at 40 cents
+    assert 9.4 < hours <= 9.5  # the four dollars that are left, at 42 cents
     assert (desk.active(), desk.capacity()) == (run_id, 1)
+
+
+def test_a_resumed_run_takes_the_stacks_image_and_the_terms_say_so(desk: Desk) -> None:
+    run_id = ended(desk)
+    path = f"runs/{run_id}/request.json"
+    now, other = f"{desk.outputs.repository_url}@{DIGEST}", f"{desk.outputs.repository_url}@sha256:{'0' * 64}"
+    another = "; the run was begun in another, and goes on in this one"
+    desk.put(path, desk.tree(path) | {"image": now})
+    assert another not in desk.do("resume", "--dry-run")[1]
+    desk.put(path, desk.tree(path) | {"image": other})
+    code, _, err = desk.do("resume", "--yes", "--no-wait")
+    assert (code, another in err) == (0, True)
+    assert desk.tree(path)["image"] == now
 
 
 def test_how_it_ended_before_is_not_taken_for_how_it_ends_now(desk: Desk) -> None:

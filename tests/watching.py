@@ -29,6 +29,8 @@ KNOWN: dict[str, Any] = {
     "cap_dollars": 20,
     "deadline_hours": 24,
     "idle_minutes": 20,
+    "volume_gb": 150,
+    "private_subnets": False,
     "keep_data": True,
 }
 ACCOUNT = "123456789012"

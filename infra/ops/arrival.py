@@ -9,7 +9,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from infra.ops import agent, door, fleet, lastword, record
+from infra.ops import agent, door, figures, fleet, lastword, record
 from infra.ops.command import Line, print_json, say, uninterrupted
 from infra.ops.errors import EXIT_INTERRUPTED
 from infra.ops.launch import Terms, as_tree, wake
@@ -118,7 +118,7 @@ class Arrival:
         """No machine is there, nor on its way."""
         group = fleet.read_group(self.outputs)
         if datetime.now(UTC) >= self.deadline:
-            return self._give_up(f"no machine came until the deadline, {self.deadline:%Y-%m-%d %H:%M} UTC")
+            return self._give_up(f"no machine came until the deadline, {figures.clock(self.deadline)}")
         if group.desired < self.terms.nodes:
             # A machine that was leaving has taken its place in the group with it.
             fleet.set_capacity(self.outputs, self.terms.nodes)

@@ -21,17 +21,33 @@ DATA = "data/"
 CAP = 3.0  # dollars, where neither CAP= nor the stack says less; both corpora are reckoned at an hour of one machine
 
 
-def add_options(made: argparse.ArgumentParser, what: str) -> None:
-    made.add_argument("--name", default=said("NAME") or "all", help=f"name of the {what} (NAME=; default: all)")
+def add_options(made: argparse.ArgumentParser) -> None:
+    """Those of a verb that makes data."""
+    add_data_options(made)
+    launch.add_options(made, nodes="", cap=f"the stack's, at most ${CAP:.0f}")
+
+
+def add_data_options(made: argparse.ArgumentParser) -> None:
+    """Those that name the data."""
+    made.add_argument(
+        "--manifest", default=said("MANIFEST") or "all", help="name of the data (MANIFEST=; default: all)"
+    )
+    made.add_argument("--clips", default=said("CLIPS"), help="name of the prepared clips (CLIPS=; the manifest's)")
     made.add_argument("--force", action="store_true", help="even if it is there, made of these very videos (FORCE=1)")
-    launch.add_options(made)
 
 
-def keys_of(name: str) -> dict[str, str]:
-    """Where a manifest and the clips of that name lie. Raises UserError if it is no name."""
-    if not name or set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-_.") or name.startswith("."):
-        raise UserError(f"{name!r} is no name: small letters, digits and -_. only; for example NAME=fold1")
-    return {"manifest": f"manifests/{name}/manifest.csv", "clips": f"clips/{name}/", "data": DATA}
+def refuse_name() -> None:
+    """Raise UserError for NAME=, with which somebody may mean the data."""
+    if name := said("NAME"):
+        raise UserError(f"NAME= is what the id of a training run ends with; MANIFEST={name} names the data")
+
+
+def keys_of(manifest: str, clips: str | None = None) -> dict[str, str]:
+    """Where the manifest and the clips of these names lie, the same if one is given. Raises UserError for no name."""
+    for name in (manifest, clips or manifest):
+        if not name or set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-_.") or name.startswith("."):
+            raise UserError(f"{name!r} is no name: small letters, digits and -_. only; for example MANIFEST=fold1")
+    return {"manifest": f"manifests/{manifest}/manifest.csv", "clips": f"clips/{clips or manifest}/", "data": DATA}
 
 
 def list_videos(outputs: Outputs) -> list[tuple[str, int, str]]:
@@ -79,10 +95,11 @@ def carry_out(
     """
     if given.nodes not in (None, "1"):
         raise UserError(f"NODES={given.nodes}, but one machine does it; leave NODES away")
-    launch.require_free(outputs)
+    image = launch.require_free(outputs)
     terms, group = launch.settle(outputs, given, min(CAP, outputs.cap_dollars))
-    run_id = record.new_run_id(f"{request['task']}-{given.name}")
-    if not launch.agreed(run_id, f"{request['task']} {given.name}", terms, given):
+    run_id = record.new_run_id(f"{request['task']}-{given.manifest}")
+    rows = (("image", image.described()),)
+    if not launch.agreed(run_id, f"{request['task']} {given.manifest}", terms, given, rows):
         return False
     if note:
         record.write_json(outputs, note[0], {**note[1], "run": run_id})

@@ -44,6 +44,15 @@ class Context:
             return self.commit[:12]
         return f"{self.commit[:12] or 'no-commit'}-dirty-{self.digest[:12]}"
 
+    def differs_from(self, tag: str) -> bool:
+        """Whether an image of that tag was built of other files; no where git does not know its commit."""
+        commit, _, digest = tag.partition("-dirty-")
+        if digest:
+            return digest != self.digest[:12]
+        if commit == self.commit[:12]:
+            return self.dirty or bool(self.base)
+        return bool(_git(self.root, "diff", "--name-only", commit, "--", *_wanted(self.root)))
+
     @property
     def arguments(self) -> dict[str, str]:
         """The Dockerfile's arguments: what the image's labels say, and the base if it is not the Dockerfile's own."""
@@ -84,12 +93,19 @@ def read_context(root: Path, base: str = "") -> Context:
 
     if not (root / DOCKERFILE).is_file():
         raise UserError(f"{root} has no {DOCKERFILE}; run this in a whole copy of the project")
-    patterns = [line for line in map(str.strip, (root / IGNORE).read_text().splitlines()) if line and line[0] != "#"]
-    wanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    patterns = _patterns(root)
     files = tuple(sorted(name for name in exclude_paths(str(root), patterns, DOCKERFILE) if (root / name).is_file()))
     commit = _git(root, "rev-parse", "HEAD").strip()
-    changed = _git(root, "status", "--porcelain", "--untracked-files=all", "--", *wanted)
+    changed = _git(root, "status", "--porcelain", "--untracked-files=all", "--", *_wanted(root))
     return Context(root, files, base, commit, dirty=bool(changed))
+
+
+def _patterns(root: Path) -> list[str]:
+    return [line for line in map(str.strip, (root / IGNORE).read_text().splitlines()) if line and line[0] != "#"]
+
+
+def _wanted(root: Path) -> list[str]:
+    return [pattern[1:] for pattern in _patterns(root) if pattern.startswith("!")]
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -44,6 +44,11 @@ def mebibytes(used: float | None, total: float | None) -> str:
     return gigabytes(used and used * 2**20, total and total * 2**20)
 
 
+def clock(time: datetime) -> str:
+    """`Sat 2026-01-31 19:45 CET`: the reader's own clock, with its zone."""
+    return f"{time.astimezone():%a %Y-%m-%d %H:%M %Z}"
+
+
 def since(time: datetime, now: datetime | None = None) -> float:
     """Seconds from `time` to now; below zero for a time that comes."""
     return ((now or datetime.now(UTC)) - time).total_seconds()

@@ -1,4 +1,4 @@
-"""make image: build the image, push it to the stack's registry, and have the next machine use it.
+"""make image: build the image, push it to the stack's registry, and have the next run work in it.
 
 Here with Docker, or with WHERE=aws in AWS. A commit that the registry has is not built again. It asks once, at the
 beginning, and then goes through to the end.
@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from infra.ops import builder, door, engine, fleet, record
+from infra.ops import builder, door, engine, record
 from infra.ops.command import outputs_of, parser, print_json, run, said, say
 from infra.ops.context import Context, read_context
 from infra.ops.errors import UserError
@@ -134,17 +134,15 @@ def login(outputs: Outputs) -> dict[str, str]:
 
 
 def use(settings: Settings, outputs: Outputs, digest: str) -> None:
-    """Have the stack's next machine use the image; those that are there keep theirs, which is said."""
+    """Have the stack's next run work in the image; one that is active keeps its own, on every machine."""
     if outputs.image_digest == digest:
         return say("the stack uses it already")
     pulumi(settings, "config", "set", "image_digest", digest)
     pulumi(settings, "up", "--yes", "--skip-preview")
     if run_id := record.active_run(outputs):
-        say(f"run {run_id} keeps the old image, but a machine that takes the place of its own brings the new one")
-    elif fleet.read_group(outputs).instances:
-        say("the machine that idles keeps the old image; `make stop` gives it back")
+        say(f"run {run_id} goes on in the image that it was begun in")
     then = to_make(outputs.stack, "data SRC=DIR"), to_make(outputs.stack, "train")
-    say(f"the next machine uses it; next: {then[0]}, or {then[1]}")
+    say(f"the next run works in it; next: {then[0]}, or {then[1]}")
 
 
 def show_plan(outputs: Outputs, context: Context, where: str, there: str | None) -> None:

@@ -7,25 +7,35 @@ between is undone, and were we killed there, only a note is left that `make stop
 import argparse
 import json
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from infra.ops import agent, fleet, prices, record
+from infra.costs import disk_and_address_hour
+from infra.ops import agent, checks, figures, fleet, prices, pushed, record
 from infra.ops.command import print_json, said, say, uninterrupted, whole
 from infra.ops.errors import UserError
-from infra.ops.prices import Terms
-from infra.outputs import Outputs
+from infra.ops.prices import Offer, Terms
+from infra.outputs import Outputs, to_set
 
 SHORTEST_HOURS = 0.5  # of a run: a machine takes ten minutes until it trains, and ten are kept for saving
 
 
-def add_options(made: argparse.ArgumentParser) -> None:
-    """The options of every verb that starts a run. `make` passes their values by environment."""
-    made.add_argument("--nodes", default=said("NODES"), help="machines that work on it together (NODES=; default 1)")
+def add_options(made: argparse.ArgumentParser, *, nodes: str = "1", cap: str = "the stack's") -> None:
+    """The options of every verb that starts a run. `make` passes their values by environment.
+
+    `nodes` and `cap` are what holds by default, in words; without `nodes` it is no option.
+    """
+    made.set_defaults(nodes=said("NODES"))
+    if nodes:
+        made.add_argument(
+            "--nodes", default=said("NODES"), help=f"machines that work on it together (NODES=; default: {nodes})"
+        )
     made.add_argument(
         "--spot", default=said("SPOT"), help="1: spot machines only, 0: none (SPOT=; default: the stack's)"
     )
-    made.add_argument("--cap", default=said("CAP"), help="dollars that it may cost (CAP=; default: the stack's)")
+    made.add_argument("--cap", default=said("CAP"), help=f"dollars that it may cost (CAP=; default: {cap})")
     made.add_argument("--hours", default=said("HOURS"), help="hours that it may last (HOURS=; default: the stack's)")
     made.add_argument("--yes", action="store_true", help="do not ask (YES=1)")
     made.add_argument("--dry-run", action="store_true", help="check, and only print what it may cost (DRY=1)")
@@ -35,12 +45,21 @@ def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--json", action="store_true", help="print the run and its terms as JSON")
 
 
-def require_free(outputs: Outputs) -> None:
-    """Raise UserError if no run can start: there is no image, or another run has the stack."""
-    if not outputs.image_digest:
-        raise UserError("the stack has no image yet, and machines start the run from it; `make image`")
+def check(given: argparse.Namespace) -> None:
+    """Raise UserError for numbers that cannot be, before AWS is asked for anything."""
+    for name in ("NODES", "CAP", "HOURS"):
+        if text := getattr(given, name.lower()):
+            _number(text, name, whole=name == "NODES")
+    if given.spot not in (None, "0", "1"):
+        raise UserError(f"SPOT is {given.spot!r}; say SPOT=1 for spot machines only, or SPOT=0 for none")
+
+
+def require_free(outputs: Outputs) -> pushed.Pushed:
+    """The image in which a run can start now. Raises UserError if there is none, or another run has the stack."""
+    image = pushed.look(outputs)
     if busy := record.active_run(outputs):
         raise UserError(record.taken(outputs, busy))
+    return image
 
 
 def settle(
@@ -54,18 +73,18 @@ def settle(
     if nodes > outputs.nodes:
         raise UserError(
             f"NODES={nodes:g} is more than the {outputs.nodes} that the stack may have; "
-            f"`pulumi config set nodes {nodes:g}` and `make up` allow them"
+            f"`{to_set(outputs.stack, f'nodes={nodes:g}')}` and `make up` allow them"
         )
-    market = {None: outputs.market, "1": "spot", "0": "on-demand"}.get(given.spot)
-    if market is None:
-        raise UserError(f"SPOT is {given.spot!r}; say SPOT=1 for spot machines only, or SPOT=0 for none")
+    market = {None: outputs.market, "1": "spot", "0": "on-demand"}[given.spot]
     limit = _number(given.hours, "HOURS") if given.hours else float(outputs.deadline_hours)
     dollars = _number(given.cap, "CAP") if given.cap else cap or float(outputs.cap_dollars)
     if dollars <= spent:
         raise UserError(f"the run has cost ${spent:.2f}, and its cap is ${dollars:.2f}; allow more with CAP=")
     group = fleet.read_group(outputs)
-    listed = prices.on_demand(outputs.instance_types, outputs.region) if market != "spot" else []
-    today = prices.spot(outputs.instance_types, outputs.region, group.zones) if market != "on-demand" else []
+    checks.require_room(outputs, market, int(nodes))
+    types, where = outputs.instance_types, outputs.region
+    listed = _whole(outputs, prices.on_demand(types, where)) if market != "spot" else []
+    today = _whole(outputs, prices.spot(types, where, group.zones)) if market != "on-demand" else []
     if not (today or listed):
         raise UserError("no type of the stack is on the spot market here; SPOT=0 takes machines on demand")
     terms = Terms(int(nodes), tuple(today or listed), tuple(listed if today else ()), dollars, spent, limit)
@@ -78,42 +97,56 @@ def settle(
     return terms, group
 
 
-def described(run_id: str, what: str, terms: Terms) -> str:
-    """The terms in words, a line each."""
+def _whole(outputs: Outputs, offers: Iterable[Offer]) -> list[Offer]:
+    """Offers with what every machine has besides itself, disk and address, in their price."""
+    besides = disk_and_address_hour(outputs.volume_gb, public=not outputs.private_subnets)
+    return [replace(offer, price=round(offer.price + besides, 4)) for offer in offers]
+
+
+Rows = tuple[tuple[str, str], ...]  # of the terms, name and text
+
+
+def described(run_id: str, what: str, terms: Terms, rows: Rows = ()) -> str:
+    """The terms in words, a line each; `rows` are the verb's own."""
     types = dict.fromkeys(offer.type for offer in terms.offers)
     zones = sorted({offer.zone for offer in terms.offers if offer.zone})
     low, high = min(offer.price for offer in terms.offers), terms.price
     span = f"${high:.4f}" if low == high else f"${low:.4f} to ${high:.4f}"
     best = min(terms.offers, key=lambda offer: offer.price)
     where = f" in {best.zone}" if best.zone else ""
-    then = terms.without_spot().price if terms.instead else 0.0
-    most = max(terms.most, terms.without_spot().most if then else 0.0)
-    source = next((f" ({offer.source})" for offer in (*terms.offers, *terms.instead) if offer.source), "")
+    then = terms.without_spot() if terms.instead else None
+    most = f"${terms.most:.2f}"
+    if then:
+        most += f" on spot, ${then.most:.2f} on demand (then {then.hours:.1f} hours)"
+    source, listed = (
+        next((f" ({offer.source})" for offer in offers if offer.source), "") for offers in (terms.offers, terms.instead)
+    )
     until = terms.deadline(datetime.now(UTC))
     reason = "CAP" if terms.hours < terms.limit else "HOURS"
     lines = [
         ("run", f"{run_id}: {what}"),
+        *rows,
         (
             "machine",
             f"{terms.nodes} x {' or '.join(types)}, {terms.market}" + (f", in {', '.join(zones)}" * bool(zones)),
         ),
-        ("price", f"{span} an hour each, lowest for {best.type}{where}{source if not then else ''}"),
-        *([("or else", f"on demand at up to ${then:.4f}, if there is no spot machine{source}")] if then else []),
-        ("at most", f"${most:.2f} if it lasts until its deadline" + _spent(terms)),
-        ("deadline", f"{until:%a %Y-%m-%d %H:%M} UTC, in {terms.hours:.1f} hours, which is where {reason} ends it"),
+        ("price", f"{span} an hour each, machine, disk and address; lowest for {best.type}{where}{source}"),
+        *([("or else", f"on demand at up to ${then.price:.4f}, if there is no spot machine{listed}")] if then else []),
+        ("at most", f"{most} if it lasts until its deadline" + _spent(terms)),
+        ("deadline", f"{figures.clock(until)}, in {terms.hours:.1f} hours, which is where {reason} ends it"),
     ]
     return "\n".join(f"{name:<9} {text}" for name, text in lines)
 
 
-def agreed(run_id: str, what: str, terms: Terms, given: argparse.Namespace) -> bool:
+def agreed(run_id: str, what: str, terms: Terms, given: argparse.Namespace, rows: Rows = ()) -> bool:
     """Show the terms and ask; False for a dry run, or after a no. Raises UserError where nobody can be asked."""
     if given.dry_run:
         if given.json:
             print_json(as_tree(run_id, terms))
         else:
-            print(described(run_id, what, terms))
+            print(described(run_id, what, terms, rows))
         return False
-    say(described(run_id, what, terms))
+    say(described(run_id, what, terms, rows))
     if given.yes:
         return True
     if not sys.stdin.isatty():
@@ -159,7 +192,8 @@ def begin(
         whole(fleet.set_deadline, outputs, terms.deadline(now))
         whole(fleet.set_market, outputs, terms.market)
         done.append("request")
-        asked = {**request, **terms.request(now)}
+        image = f"{outputs.repository_url}@{outputs.image_digest}"
+        asked = {**request, "image": image, **terms.request(now)}
         whole(record.write_json, outputs, record.key(run_id, "request.json"), asked)
         if recipe is not None:
             whole(record.write, outputs, request["config"], recipe)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from infra.ops import chore, record
+from infra.ops import chore, launch, record
 from infra.ops.command import outputs_of, parser, print_json, run, said
 from infra.ops.errors import UserError
 from infra.outputs import Outputs
@@ -20,7 +20,7 @@ from infra.outputs import Outputs
 EXAMPLES = """
 make manifest
 make manifest YES=1 CAP=1
-make manifest NAME=fold1 LOCAL=fold1.csv
+make manifest MANIFEST=fold1 LOCAL=fold1.csv
 python -m infra.ops.manifest --dry-run --json
 """
 
@@ -28,13 +28,15 @@ python -m infra.ops.manifest --dry-run --json
 def main(arguments: list[str] | None = None) -> int:
     made = parser("manifest", __doc__, EXAMPLES)
     made.add_argument("--local", default=said("LOCAL"), metavar="FILE", help="a manifest that was made here (LOCAL=)")
-    chore.add_options(made, "manifest")
+    chore.add_options(made)
     given = made.parse_args(arguments)
     return run(lambda: manifest(given))
 
 
 def manifest(given: argparse.Namespace) -> None:
-    where = chore.keys_of(given.name)
+    chore.refuse_name()
+    launch.check(given)
+    where = chore.keys_of(given.manifest)
     outputs = outputs_of(given.stack)
     if given.local and not given.dry_run:
         bring(outputs, Path(given.local).expanduser(), where)

@@ -61,7 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
         default=said("OPEN") != "0",
         help="leave the report shut (OPEN=0)",
     )
-    chore.add_options(made, "manifest and the clips")
+    made.add_argument("--name", default=said("NAME"), help="what the run's id ends with (NAME=; the recipe's name)")
+    chore.add_data_options(made)
+    launch.add_options(made, cap=f"the stack's, for training and for data, whose own is at most ${chore.CAP:.0f}")
     given = made.parse_args(arguments)
     return run(lambda: pipeline(given))
 
@@ -83,7 +85,8 @@ def pipeline(given: argparse.Namespace) -> int:
 
 def lay(given: argparse.Namespace) -> Line:
     """Look at videos and recipe, before AWS is asked for anything. Raises UserError for what could not work."""
-    where = chore.keys_of(given.name)
+    launch.check(given)
+    where = chore.keys_of(given.manifest, given.clips)
     settings = train.words(given.set)
     recipe, content = train.read_recipe(given.config, settings)
     found = data.look_at(given.folder)
@@ -92,7 +95,7 @@ def lay(given: argparse.Namespace) -> Line:
             f"{len(found.broken)} videos are broken, as told above; mend them, or FORCE=1 goes on without them"
         )
     check_names(found)
-    request = train.what_is_asked(recipe, settings, given.name, given.name)
+    request = train.what_is_asked(recipe, settings, given.manifest, given.clips or given.manifest)
     return Line(outputs_of(given.stack), given, found, where, request, content)
 
 
@@ -205,13 +208,14 @@ def train_run(line: Line) -> str:
     if not given.force and (known := trained_run(line, sources)):
         say(f"run {known.run_id} was begun with this recipe on these clips")
         return known.run_id
-    launch.require_free(outputs)
+    image = launch.require_free(outputs)
     train.require(outputs, request)
     terms, group = launch.settle(outputs, given)
-    run_id = record.new_run_id(Path(request["config"]).stem)
+    run_id = record.new_run_id(given.name or Path(request["config"]).stem)
+    rows = (("data", train.data_of(request)), ("image", image.described()))
     if line.recipe is not None:
         request["config"] = record.key(run_id, "config.yaml")
-    launch.agreed(run_id, f"train {line.what}", terms, given)
+    launch.agreed(run_id, f"train {line.what}", terms, given, rows)
     record.write_json(outputs, note_of(line, sources), {"run": run_id})
     launch.begin(outputs, run_id, request, terms, group, line.recipe)
     if arrival.follow(outputs, run_id, terms) == EXIT_INTERRUPTED:
@@ -235,7 +239,7 @@ def note_of(line: Line, sources: dict[str, str]) -> str:
     """Where it is noted which run was begun; its name is made of all that decides what is learned."""
     recipe = hashlib.sha256(line.recipe).hexdigest() if line.recipe else line.request["config"]
     asked = [recipe, line.request["settings"], line.where["clips"], sources, line.given.nodes or "1"]
-    return f"manifests/{line.given.name}/runs/{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]}.json"
+    return f"manifests/{line.given.manifest}/runs/{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]}.json"
 
 
 def follow(outputs: Outputs, run_id: str) -> record.Record:

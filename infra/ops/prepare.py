@@ -6,7 +6,7 @@ import hashlib
 import sys
 from typing import Any
 
-from infra.ops import chore, record
+from infra.ops import chore, launch, record
 from infra.ops.command import outputs_of, parser, print_json, run
 from infra.ops.errors import UserError
 from infra.outputs import Outputs
@@ -14,7 +14,7 @@ from infra.outputs import Outputs
 EXAMPLES = """
 make prepare
 make prepare YES=1 SPOT=1
-make prepare NAME=second DRY=1
+make prepare MANIFEST=fold1 DRY=1
 python -m infra.ops.prepare --dry-run --json
 """
 NOTE = "prepared.json"  # written by the machine: what the clips were made of (infra/box/tasks.py)
@@ -22,13 +22,15 @@ NOTE = "prepared.json"  # written by the machine: what the clips were made of (i
 
 def main(arguments: list[str] | None = None) -> int:
     made = parser("prepare", __doc__, EXAMPLES)
-    chore.add_options(made, "manifest, and of the clips")
+    chore.add_options(made)
     given = made.parse_args(arguments)
     return run(lambda: prepare(given))
 
 
 def prepare(given: argparse.Namespace) -> None:
-    where = chore.keys_of(given.name)
+    chore.refuse_name()
+    launch.check(given)
+    where = chore.keys_of(given.manifest, given.clips)
     outputs = outputs_of(given.stack)
     if not make(outputs, given, where):
         return

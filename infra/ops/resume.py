@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from infra.ops import arrival, launch, record
+from infra.ops import arrival, launch, record, train
 from infra.ops.command import outputs_of, parser, run, said
 from infra.ops.errors import UserError
 
@@ -19,21 +19,25 @@ MONEY = ("deadline", "cap_dollars", "price_per_hour", "prices", "nodes")  # of t
 def main(arguments: list[str] | None = None) -> int:
     made = parser("resume", __doc__, EXAMPLES)
     made.add_argument("--run", default=said("RUN"), help="which run (RUN=; default: the newest)")
-    launch.add_options(made)
+    launch.add_options(made, nodes="the run's", cap="the run's")
     given = made.parse_args(arguments)
     return run(lambda: resume(given))
 
 
 def resume(given: argparse.Namespace) -> int:
+    launch.check(given)
     outputs = outputs_of(given.stack)
-    launch.require_free(outputs)
+    image = launch.require_free(outputs)
     run_id = record.choose_run(outputs, given.run)
     found = record.read_record(outputs, run_id, active="")
     refuse_finished(found)
     spent = float((found.machine or {}).get("dollars") or 0.0)
     given.nodes = given.nodes or str(found.request.get("nodes", 1))
     terms, group = launch.settle(outputs, given, cap=found.request.get("cap_dollars"), spent=spent)
-    if not launch.agreed(run_id, progress(found), terms, given):
+    rows = [("image", image.described(found.request.get("image")))]
+    if found.request.get("task", "fit") == "fit":
+        rows.insert(0, ("data", train.data_of(found.request)))
+    if not launch.agreed(run_id, progress(found), terms, given, tuple(rows)):
         return 0
     request = {name: value for name, value in found.request.items() if name not in MONEY}
     launch.begin(outputs, run_id, request, terms, group)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.ops.ending import silence
-from infra.ops.figures import dollars, duration, gigabytes, mebibytes, parse, percent, since
+from infra.ops.figures import clock, dollars, duration, gigabytes, mebibytes, parse, percent, since
 from infra.ops.fleet import Machine
 from infra.ops.record import Record
 from infra.ops.screen import COLOURS, bar
@@ -113,7 +113,7 @@ def run_rows(record: Record | None) -> list[tuple[str, Text]]:
         rows.append(("money", Text(f"cap {dollars(record.request['cap_dollars'])}")))
     deadline = parse(record.request["deadline"])
     if deadline:
-        rows.append(("deadline", Text(f"{deadline.astimezone():%Y-%m-%d %H:%M %Z}, in {duration(-since(deadline))}")))
+        rows.append(("deadline", Text(f"{clock(deadline)}, in {duration(-since(deadline))}")))
     return rows
 
 
@@ -131,7 +131,7 @@ def rest_rows(found: Findings) -> list[tuple[str, Text]]:
     rows = []
     if found.group:
         ends = found.group.deadline
-        until = f"; AWS empties it at {ends.astimezone():%Y-%m-%d %H:%M %Z}" if ends else ""
+        until = f"; AWS empties it at {clock(ends)}" if ends else ""
         rows.append(("group", Text(f"asks for {found.group.desired} of {found.group.limit} machines{until}")))
     waits = ", ".join(found.waiting)
     words = f"{waits} (`make resume RUN=...` goes on with one)" if waits else "no other run waits to be gone on with"

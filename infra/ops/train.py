@@ -29,8 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
         help="a recipe: a YAML file of yours, or the name of one that comes along (CONFIG=; default: slowfast_face)",
     )
     made.add_argument("--set", default=said("SET") or "", help='what differs from it: "key=value key=value" (SET=)')
-    made.add_argument("--manifest", default=said("MANIFEST") or "all", help="name of the manifest (MANIFEST=; all)")
-    made.add_argument("--clips", default=said("CLIPS") or "all", help="name of the prepared clips (CLIPS=; all)")
+    made.add_argument("--manifest", default=said("MANIFEST") or "all", help="name of the data (MANIFEST=; all)")
+    made.add_argument("--clips", default=said("CLIPS"), help="name of the prepared clips (CLIPS=; the manifest's)")
     made.add_argument("--name", default=said("NAME"), help="what the run's id ends with (NAME=; the recipe's name)")
     launch.add_options(made)
     given = made.parse_args(arguments)
@@ -38,17 +38,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(given: argparse.Namespace) -> int:
+    launch.check(given)
     settings = words(given.set)
     recipe, content = read_recipe(given.config, settings)
-    request = what_is_asked(recipe, settings, given.manifest, given.clips)
+    request = what_is_asked(recipe, settings, given.manifest, given.clips or given.manifest)
     outputs = outputs_of(given.stack)
-    launch.require_free(outputs)
+    image = launch.require_free(outputs)
     require(outputs, request)
     terms, group = launch.settle(outputs, given)
     run_id = record.new_run_id(given.name or Path(recipe).stem)
     if content is not None:
         request["config"] = record.key(run_id, "config.yaml")
-    if not launch.agreed(run_id, " ".join(["train", recipe, *settings]), terms, given):
+    rows = (("data", data_of(request)), ("image", image.described()))
+    if not launch.agreed(run_id, " ".join(["train", recipe, *settings]), terms, given, rows):
         return 0
     launch.begin(outputs, run_id, request, terms, group, content)
     return arrival.after(outputs, run_id, terms, group, given)
@@ -100,6 +102,11 @@ def what_is_asked(recipe: str, settings: list[str], manifest: str, clips: str) -
         "clips": clips.rstrip("/") + "/" if "/" in clips else f"clips/{clips}/",
         "settings": settings,
     }
+
+
+def data_of(request: dict[str, Any]) -> str:
+    """`manifests/all, clips/all`: on what a run trains."""
+    return f"{request['manifest'].removesuffix('/manifest.csv')}, {request['clips'].rstrip('/')}"
 
 
 def require(outputs: Outputs, request: dict[str, Any]) -> None:
