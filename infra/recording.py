@@ -119,6 +119,8 @@ class _World(mocks.Mocks):
         kind = args.typ.rpartition(":")[2]
         name = args.inputs.get("name") or args.inputs.get("bucket") or args.name
         made = {"name": name, "bucket": name, "arn": f"arn:aws:mock:{REGION}:{ACCOUNT}:{kind}/{name}"}
+        if kind == "Topic":  # as AWS composes it, so that a rehearsal's machines speak to the one that there is
+            made["arn"] = f"arn:aws:sns:{REGION}:{ACCOUNT}:{name}"
         made |= {"repositoryUrl": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{name}", "prefixListId": "pl-s3"}
         return f"{kind}-{args.name}", {**made, **args.inputs}
 

@@ -33,7 +33,7 @@ def pascal(tree: Any) -> Any:
 def client(service: str) -> Any:
     if "127.0.0.1" not in os.environ.get("AWS_ENDPOINT_URL", ""):
         sys.exit("error: this stands in for Pulumi on a local AWS endpoint only, and AWS_ENDPOINT_URL names none")
-    return boto3.client(service)
+    return boto3.client(service, region_name=os.environ["AWS_REGION"])  # as Pulumi reads it; boto3 would not
 
 
 def make_bucket(declared: Declared) -> str:
@@ -72,6 +72,13 @@ def make_log_group(declared: Declared) -> str:
 
 def make_topic(declared: Declared) -> str:
     return client("sns").create_topic(Name=declared.inputs["name"])["TopicArn"]
+
+
+def make_subscription(declared: Declared) -> str:
+    inputs = declared.inputs
+    return client("sns").subscribe(TopicArn=inputs["topic"], Protocol=inputs["protocol"], Endpoint=inputs["endpoint"])[
+        "SubscriptionArn"
+    ]
 
 
 def make_template(declared: Declared) -> str:
@@ -138,6 +145,7 @@ MAKERS: dict[str, Callable[[Declared], str]] = {
     "aws:ecr/repository:Repository": make_repository,
     "aws:cloudwatch/logGroup:LogGroup": make_log_group,
     "aws:sns/topic:Topic": make_topic,
+    "aws:sns/topicSubscription:TopicSubscription": make_subscription,
     "aws:ec2/launchTemplate:LaunchTemplate": make_template,
     "aws:autoscaling/group:Group": make_group,
     "aws:ssm/document:Document": make_document,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from stack import KINDS, kind
 
-from infra.costs import HOURS_A_MONTH, cost_of, cost_table, disk_and_address_hour, idle_month
+from infra.costs import HOURS_A_MONTH, cost_of, cost_table, disk_and_address_hour, idle_month, idle_month_of
 from infra.outputs import parameter_name
 from infra.picture import README, blocks, left_by_destroy, mermaid, render
 from infra.policies import UNSCOPED
@@ -45,6 +45,13 @@ def test_a_part_that_nobody_has_priced_is_found():
     stranger = replace(kind("default").resources[0], type="aws:ec2/natGateway:NatGateway")
     with pytest.raises(KeyError, match="NatGateway"):
         cost_of(stranger)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_up_says_that_a_stack_costs_is_the_sum_of_its_parts(name):
+    settings = {"private_subnets": False, "nodes": 1} | KINDS[name]
+    told = idle_month_of(settings["private_subnets"], settings["nodes"])
+    assert told == pytest.approx(idle_month(kind(name)))
 
 
 def test_an_idle_stack_costs_cents_and_a_private_one_its_endpoints():

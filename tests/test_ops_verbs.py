@@ -85,6 +85,8 @@ OUTPUTS = Outputs(
     cap_dollars=20,
     deadline_hours=24,
     idle_minutes=20,
+    volume_gb=150,
+    private_subnets=False,
     keep_data=True,
 )
 
@@ -169,7 +171,7 @@ def test_doctor_gives_each_thing_a_tick_or_a_cure_and_its_exit_code_says_which(d
     assert found["stack"] == {
         "name": "stack",
         "ok": False,
-        "detail": "there is no stack dev in us-east-1",
+        "detail": "there is no stack dev in us-east-1, and AWS_REGION=REGION looks in another",
         "cure": "`make up` makes it",
         "needed": True,
     }

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from infra.ops.errors import UserError
-from infra.outputs import Outputs, parameter_name, read_outputs
+from infra.outputs import Outputs, parameter_name, read_outputs, to_make
 
 CLOCK = {"RequestTimeTooSkewed", "RequestExpired", "SignatureDoesNotMatch", "AuthFailure"}
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
@@ -54,7 +54,7 @@ def published(stack: str, region: str) -> str | None:
 def stack_outputs(stack: str, region: str) -> Outputs:
     """What the stack published; raises UserError if the region has no such stack, or one of another version."""
     if (text := published(stack, region)) is None:
-        raise UserError(f"there is no stack {stack} in {region}; `make up` makes it")
+        raise UserError(f"there is no stack {stack} in {region}, and AWS_REGION=REGION looks in another; `{to_make(stack, 'up')}` makes it")
     try:
         return read_outputs(text)
     except (ValueError, TypeError) as error:

@@ -129,6 +129,7 @@ def pinned(settings: Settings) -> Settings:
     assert settings.region
     if "aws:region" not in own_values(settings.stack):
         pulumi(settings, "config", "set", "aws:region", settings.region)
+        say(f"pinned aws:region to {settings.region}, where the stack stays whatever another shell says")
     if settings.machine_image:
         return settings
     newest = find_image(settings)
