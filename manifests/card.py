@@ -31,7 +31,13 @@ def write_card(manifest: Path, rows: pd.DataFrame, facts: dict[str, Any], reject
 
 
 def card_text(name: str, rows: pd.DataFrame, facts: dict[str, Any], rejected: pd.DataFrame) -> str:
-    sections = [f"# Data card of {name}", *_warnings(facts), _sources(rows), _how(facts), _counts(rows, facts)]
+    sections = [
+        f"# Data card of {name}",
+        *_warnings(facts),
+        _sources(rows, facts["synthetic"]),
+        _how(facts),
+        _counts(rows, facts),
+    ]
     sections += [_actors(rows), _left_out(facts, rejected)]
     return "\n\n".join(sections) + "\n"
 
@@ -50,10 +56,12 @@ def _warnings(facts: dict[str, Any]) -> list[str]:
     return warnings
 
 
-def _sources(rows: pd.DataFrame) -> str:
+def _sources(rows: pd.DataFrame, synthetic: bool) -> str:
     lines = ["## Sources and licences", "", *_row("corpus", "takes", "actors", "licence"), *_rule(4)]
     for dataset, part in rows.groupby("dataset"):
         title, licence = LICENCES.get(str(dataset), (str(dataset), "own recordings: as their owner says"))
+        if synthetic:
+            title, licence = f"{title}, drawn", "none: drawn in its form, without anything of it"
         lines += _row(title, len(part), part["actor"].nunique(), licence)
     return "\n".join(lines)
 

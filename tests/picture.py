@@ -4,7 +4,6 @@ python tests/picture.py runs/demo .github
 """
 
 import json
-import re
 import sys
 import tempfile
 from datetime import datetime
@@ -46,12 +45,6 @@ def draw_monitor(run: Path, target: Path) -> None:
         desk.put_run(f"{began:%Y-%m-%d-%H%M%S}-demo", **parts, **written)
         done = desk.make("monitor", "--svg", str(target.resolve()))
         assert done.returncode == 0, done.stderr
-    target.write_text(without_fonts(target.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def without_fonts(svg: str) -> str:
-    """The picture without the fonts that Rich would have a reader's browser fetch: it asks no other machine."""
-    return re.sub(r"\s*@font-face \{.*?\n    \}", "", svg, flags=re.DOTALL)
 
 
 def photograph_report(demo: Path, target: Path) -> None:

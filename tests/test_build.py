@@ -301,7 +301,9 @@ def test_a_marker_of_a_drawn_corpus_makes_the_manifest_synthetic(small: Path, tm
     (root / "synthetic-corpus.json").write_text("{}")
     build(of(root, tmp_path / "m.csv"))
     assert read_manifest(tmp_path / "m.csv").synthetic
-    assert "Synthetic" in (tmp_path / "m.md").read_text()
+    card = (tmp_path / "m.md").read_text()
+    assert "Synthetic" in card
+    assert "CC BY" not in card  # nothing of RAVDESS is in it, nor its licence
     build(Request(out=tmp_path / "one.csv", ravdess=root / "ravdess", root=root, verify=False))
     assert read_manifest(tmp_path / "one.csv").synthetic
 

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from picture import without_fonts
 from rich.console import Console
+
+from infra.ops.monitor import without_fonts
 
 PICTURES = sorted((Path(__file__).parents[1] / ".github").glob("*.svg"))
 NAMED_NOT_FETCHED = {"http://www.w3.org/2000/svg", "https://www.textualize.io"}

@@ -6,6 +6,7 @@
 import io
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -198,8 +199,13 @@ def show(view: Any) -> None:
 def write_svg(view: Any, path: Path) -> None:
     out = console(record=True, file=io.StringIO(), width=100, height=30, force_terminal=True)
     out.print(picture(view, 100, 30))
-    out.save_svg(str(path), title="make monitor")
+    path.write_text(without_fonts(out.export_svg(title="make monitor")), encoding="utf-8")
     say(f"wrote {path}")
+
+
+def without_fonts(svg: str) -> str:
+    """The picture without the fonts that Rich would have a reader's browser fetch: it asks no other machine."""
+    return re.sub(r"\s*@font-face \{.*?\n    \}", "", svg, flags=re.DOTALL)
 
 
 class full_screen:
