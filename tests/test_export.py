@@ -18,9 +18,9 @@ from manifests.files import sha256_of
 from trainer import export
 from trainer.__main__ import main
 from trainer.checkpoint import save_weights
-from trainer.inference import load_model
 from trainer.export import FILES, TIMED, difference, latencies, noise, table, trace, write_exported, write_onnx
 from trainer.formats import WithPreprocessing, load_module, load_network
+from trainer.inference import load_model
 from trainer.networks import create_model, normalisation, to_input
 
 pytest.importorskip("onnxruntime", reason="the optional packages for ONNX are not installed")
