@@ -131,6 +131,8 @@ def _resources(service: str, asked: dict[str, Any]) -> tuple[str, ...]:
         return (f"arn:aws:iam::123456789012:role/aws-service-role/spot.amazonaws.com/{role}",)
     if service == "ecr" and (repository := asked.get("repositoryName")):
         return (f"arn:aws:ecr:{PLACE}:repository/{repository}",)
+    if service == "sns":
+        return (asked["TopicArn"],)
     if service == "ssm" and "DocumentName" in asked:
         machines = asked.get("InstanceIds") or [asked.get("Target")]
         found = [f"arn:aws:ec2:{PLACE}:instance/{machine}" for machine in machines]

@@ -171,7 +171,7 @@ def test_make_lists_every_verb_under_a_heading_and_fits_a_terminal():
 def test_make_tells_what_a_verb_takes():
     words = ["make", "--assume-old=.venv/ready", f"BIN={Path(sys.executable).parent}", "train", "HELP=1"]
     told = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    assert "(NODES=; default 1)" in told
+    assert "(NODES=; default: 1)" in told
 
 
 def planned(*words: str) -> str:

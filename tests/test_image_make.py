@@ -238,21 +238,16 @@ def test_docker_that_does_not_answer_is_a_sentence_that_names_the_other_way(bare
     assert "make image WHERE=aws" in err
 
 
-@pytest.mark.parametrize(
-    ("run_id", "told"), [("r50", "run r50 keeps the old image"), (None, "the machine that idles keeps")]
-)
-def test_machines_that_keep_an_older_image_are_named(bare, office, run_id, told):
+def test_a_run_that_is_active_keeps_its_image_and_that_is_said(bare, office):
     office.aws.client("ecr").create_repository(repositoryName=bare.repository)
     kind = "application/vnd.oci.image.manifest.v1+json"
     manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": {}, "layers": []})
     office.aws.client("ecr").put_image(repositoryName=bare.repository, imageTag=bare.tag, imageManifest=manifest)
-    bare.desk.set_capacity(1)
-    if run_id:
-        bare.desk.put(f"active/{bare.desk.outputs.stack}", run_id)
+    bare.desk.put(f"active/{bare.desk.outputs.stack}", "r50")
     code, _, err = bare.image("--yes")
     assert code == 0, err
-    assert told in err
-    assert err.splitlines()[-1].startswith("the next machine uses it")
+    assert "run r50 goes on in the image that it was begun in" in err
+    assert err.splitlines()[-1].startswith("the next run works in it")
 
 
 def test_who_has_not_the_state_is_told_before_anything_is_built(bare):

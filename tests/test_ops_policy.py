@@ -194,7 +194,7 @@ CASES = [
     Case("stop", resting, 8),
     Case("clean", idling, 8),
     Case(f"clean --run {RUN}", idling, 6),
-    Case("doctor --json", resting, 12, code=1),
+    Case("doctor --json", resting, 13, code=1),
     Case("status --json", at_work, 14),
     Case("runs --json", ended, 10),
     Case(f"logs --run {RUN}", ended, 12, code=3),
