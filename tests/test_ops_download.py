@@ -91,7 +91,7 @@ def test_a_run_comes_whole_without_its_checkpoints_and_a_second_call_brings_noth
 def test_all_brings_the_checkpoints_that_one_can_go_on_from(here: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     put_run(here)
     out = here.folder / "my $(results) 'dir'"
-    code, told, _ = do(here, monkeypatch, "download", RUN, "--all", "--json", "--out", str(out))
+    code, told, _ = do(here, monkeypatch, "download", "--run", RUN, "--all", "--json", "--out", str(out))
     assert code == 0
     tree = json.loads(told)
     assert (tree["run"], tree["state"], tree["uar"], tree["folder"]) == (RUN, "finished", 0.6432, str(out / RUN))
@@ -127,12 +127,12 @@ def test_a_run_that_has_not_ended_is_refused_unless_what_there_is_will_do(
         here.put(f"runs/{RUN}/outcome.json", outcome)
     if active:
         here.activate(RUN)
-    code, out, err = do(here, monkeypatch, "download", RUN)
+    code, out, err = do(here, monkeypatch, "download", "--run", RUN)
     assert (code, out) == (2, "")
     assert err.startswith(sentence)
     assert err.endswith("PARTIAL=1 fetches what there is\n")
     assert not (here.folder / "runs").exists()
-    assert do(here, monkeypatch, "download", RUN, "--partial")[0] == 0
+    assert do(here, monkeypatch, "download", "--run", RUN, "--partial")[0] == 0
     assert (here.folder / "runs" / RUN / "report.html").exists()
 
 
@@ -149,7 +149,7 @@ def test_a_run_that_is_not_there_and_a_bucket_without_runs_are_sentences(
     here: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for run_id, told in ((RUN, f"error: there is no run {RUN} in"), ("$(rm -rf .)", "error: '$(rm -rf .)' is no run")):
-        code, _, err = do(here, monkeypatch, "download", run_id)
+        code, _, err = do(here, monkeypatch, "download", "--run", run_id)
         assert (code, err.startswith(told)) == (2, True)
     assert do(here, monkeypatch, "download")[2].endswith("holds no trained run yet; `make train` starts one\n")
 

@@ -327,11 +327,11 @@ def test_the_plan_tells_each_step_and_the_most_it_may_cost_and_nothing_is_done(d
     assert code == 0, err
     steps = [line.split()[0] for line in out.splitlines()]
     assert steps == ["data", "manifest", "prepare", "train", "download", "in"]
-    assert "in all           at most $15.60" in out
+    assert "in all           at most $16.11" in out
     assert "18 takes of 3 actors" not in out
     assert "18 videos and 0 tables" in err
     code, out, _ = do(desk, "pipeline", str(videos), "--dry-run", "--json")
-    assert [step["at_most_dollars"] for step in json.loads(out)] == [0, 3, 3, 9.6, 0]
+    assert [step["at_most_dollars"] for step in json.loads(out)] == [0, 3, 3, 10.11, 0]
     assert do(desk, "pipeline", str(videos))[0] == 2  # nobody to ask
     assert desk.is_at_rest()
     assert not desk.runs()

@@ -199,7 +199,7 @@ CASES = [
     Case("runs --json", ended, 10),
     Case(f"logs --run {RUN}", ended, 12, code=3),
     Case(f"monitor --run {RUN} --once", ended, 10),
-    Case(f"download {RUN} --no-open", ended, 14),
+    Case(f"download --run {RUN} --no-open", ended, 14),
     Case("data videos", with_videos, 3),
     Case("manifest --yes --no-wait", with_videos, 22),
     Case("prepare --yes --no-wait", with_videos, 22),

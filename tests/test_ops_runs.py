@@ -2,13 +2,18 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from calls import calls
 from cloud import Cloud
 from watching import Stage, forbidden, machine, request, stage, status
+
+from infra.ops import runs
+from infra.ops.runs import Row
 
 FINISHED, ACTIVE, FAILED = "2026-01-29-120000-r50", "2026-01-31-120000-r3d", "2026-01-30-120000-r50"
 EVALUATION = {"overall": {"uar": 0.7125, "uar_interval": [0.66, 0.76], "war": 0.72}}
@@ -58,6 +63,23 @@ def test_the_table_is_one_line_for_each_run(three: Stage) -> None:
         f"{FINISHED} finished 71.2% (66%-76%) 10/10 1.75 $1.77",
     ]
     assert "\x1b" not in done.stdout
+
+
+def test_at_eighty_columns_no_money_is_cut_and_the_reason_stands_below(
+    three: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "PLAIN_WIDTH", 80)
+    known = Row(
+        FINISHED + "-with-a-long-name-of-its-own", "fit", False, "finished", None, 0.7, [0.6, 0.8], 9, 10, 1.5, 123.45
+    )
+    failed = replace(known, run=FAILED, outcome="failed", reason="the disk is full")
+    with redirect_stdout(StringIO()) as told:
+        runs.show([known, failed])
+    assert all(len(line) <= 80 for line in told.getvalue().splitlines())
+    assert told.getvalue().count("$123.45") == 2
+    assert "70.0%" in told.getvalue()
+    assert "(60%" not in told.getvalue()
+    assert told.getvalue().endswith(f"{FAILED}: the disk is full\n")
 
 
 def test_each_object_is_asked_for_once_and_within_the_operators_policy(three: Stage, aws: Cloud) -> None:

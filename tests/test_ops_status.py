@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from calls import Call, calls
 from cloud import Cloud
+from operators import activities, instances
 from watching import ROOT, Stage, forbidden, iso, machine, stage, status
 
 from infra.ops import figures
@@ -103,6 +104,38 @@ def test_a_stack_at_rest_costs_nothing_and_says_so(desk: Stage) -> None:
     assert done.returncode == 0, done.stderr
     assert "none, so none costs anything" in done.stdout
     assert "none is active" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("outcome", "days", "told"),
+    [
+        ("failed", 0.125, f"{RUN} failed 3 h 00 min ago: the disk is full; `make resume RUN={RUN}`"),
+        ("finished", 2, f"{RUN} finished 2 d 0 h ago: the disk is full; `make download RUN={RUN}`"),
+        ("finished", 8, None),
+    ],
+)
+def test_how_the_newest_run_ended_is_told_while_none_is_active(
+    desk: Stage, outcome: str, days: float, told: str | None
+) -> None:
+    desk.make_group()
+    ended = machine(phase="ended", time=iso(days=-days))
+    desk.put_run("2026-01-30-000000-older", outcome={"outcome": "failed", "reason": "x"})
+    desk.put_run(RUN, machine=ended, outcome={"outcome": outcome, "reason": "the disk is full"})
+    shown = " ".join(desk.make("status").stdout.split())
+    assert (f"last {told}" in shown) if told else ("last" not in shown)
+
+
+def test_a_group_that_waits_in_vain_says_what_aws_says(desk: Stage, aws: Cloud) -> None:
+    desk.make_group(desired=1)
+    desk.put_run(RUN)
+    desk.activate(RUN)
+    with calls(aws.url) as seen:
+        seen.answers["ec2:DescribeInstances"] = instances()
+        seen.answers["autoscaling:DescribeScalingActivities"] = activities("no Spot capacity", "no Spot capacity")
+        done = replace(desk, endpoint=seen.url).make("status")
+        assert forbidden(desk, seen.made) == []
+    words = f"AWS says: no Spot capacity, 2 times within the hour; `make stop`, then `make resume RUN={RUN} SPOT=0`"
+    assert words in " ".join(done.stdout.split())
 
 
 def test_a_labelled_machine_in_no_group_is_stray_in_any_region_asked(desk: Stage, aws: Cloud) -> None:

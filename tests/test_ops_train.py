@@ -555,6 +555,7 @@ def test_ctrl_c_while_waiting_leaves_the_run_to_its_machine(desk: Desk) -> None:
     assert code == 130
     assert f"left run {out.strip()} alone: its machine starts it by itself" in err
     assert f"`make stop RUN={out.strip()}`" in err
+    assert "only spot machines are asked for from here on" in err
     assert (desk.active(), desk.capacity()) == (out.strip(), 1)
 
 

@@ -181,6 +181,7 @@ def forbidden(desk: Stage, made: list[Call]) -> list[str]:
     stack, place = desk.outputs, Place("aws", REGION, ACCOUNT)
     known = {
         "bucket": f"arn:aws:s3:::{stack.bucket}",
+        "repository": place.arn("ecr", f"repository/{stack.repository_url.partition('/')[2]}"),
         "log_group": place.arn("logs", f"log-group:{stack.log_group}"),
         "group": f"arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/{stack.asg}",
         "parameter": place.arn("ssm", f"parameter{parameter_name(stack.stack)}"),

@@ -165,7 +165,7 @@ def after(outputs: Outputs, run_id: str, terms: Terms, group: fleet.Group, given
         return follow(outputs, run_id, terms)
     if group.instances:
         wake(outputs, run_id, group)
-    say(f"run {run_id} is on its way; {next_words(run_id)}")
+    say(f"run {run_id} is on its way; {next_words(run_id)}{spot_words(run_id, terms)}")
     return 0
 
 
@@ -186,7 +186,8 @@ def follow(outputs: Outputs, run_id: str, terms: Terms) -> int:
             line.wait(LOOK_EVERY)
     except KeyboardInterrupt:
         line.close()
-        say(f"left run {run_id} alone: its machine starts it by itself. {next_words(run_id)}")
+        told = next_words(run_id) + spot_words(run_id, arrival.terms)
+        say(f"left run {run_id} alone: its machine starts it by itself. {told}")
         return EXIT_INTERRUPTED
     except Exception:
         line.close()
@@ -201,6 +202,16 @@ def follow(outputs: Outputs, run_id: str, terms: Terms) -> int:
 
 def next_words(run_id: str) -> str:
     return f"`make monitor` and `make logs` show it, `make stop RUN={run_id}` saves and ends it"
+
+
+def spot_words(run_id: str, terms: Terms) -> str:
+    """What nobody does who does not wait: go on demand where there is no spot machine."""
+    if not terms.instead:
+        return ""
+    return (
+        f"; only spot machines are asked for from here on: `make status` says whether AWS refuses them, "
+        f"`make stop` and `make resume RUN={run_id} SPOT=0` take one on demand"
+    )
 
 
 def _named(machines: list[fleet.Machine]) -> str:

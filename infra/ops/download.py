@@ -24,7 +24,7 @@ EXAMPLES = """
 make download
 make download RUN=2026-01-31-184502-slowfast-face OUT=/results OPEN=0
 make download ALL=1 PARTIAL=1
-python -m infra.ops.download 2026-01-31-184502-slowfast-face --json
+python -m infra.ops.download --run 2026-01-31-184502-slowfast-face --json
 """
 THREADS = 16
 KEPT_FREE = 2**28  # bytes that the disk shall have left
@@ -35,7 +35,7 @@ NAMES = {"report": "report.html", "model": "model.safetensors", "card": "model_c
 def main(arguments: list[str] | None = None) -> int:
     options = parser("download", __doc__ or "", EXAMPLES)
     options.add_argument(
-        "run", nargs="?", default=said("RUN"), help="(RUN=; default: the active run, else the newest that trained)"
+        "--run", default=said("RUN"), help="which run (RUN=; default: the active one, else the newest that trained)"
     )
     options.add_argument("--out", default=said("OUT") or "runs", help="folder of runs (OUT=; default: runs)")
     options.add_argument(

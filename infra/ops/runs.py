@@ -20,6 +20,7 @@ python -m infra.ops.runs --json | jq '.[] | select(.outcome == "failed")'
 NEWEST = 50
 THREADS = 16
 PARTS = ("request", "status", "machine", "outcome", "evaluation")
+WIDE = 120  # columns that hours, the interval of the score and the reason need besides
 PLAIN_WIDTH = 160  # columns where stdout is no terminal
 COLOURS = {"finished": "green", "failed": "red", "stopped": "yellow", "interrupted": "yellow"}
 
@@ -123,26 +124,36 @@ def show(rows: list[Row]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    is_wide = console.width >= WIDE
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("run", "outcome", "test UAR", "epochs", "hours", "cost", "why"):
+    for name in ("run", "outcome", "test UAR", "epochs", *["hours"] * is_wide, "cost", *["why"] * is_wide):
         right = name in ("test UAR", "epochs", "hours", "cost")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "why")
+        # An id that does not fit is folded, never cut; nor is money.
+        table.add_column(
+            name, justify="right" if right else "left", no_wrap=name not in ("run", "why"), overflow="fold"
+        )
     for row in rows:
         colour = "cyan" if row.active else COLOURS.get(row.outcome, "default")
-        table.add_row(
-            Text(row.run, "bold" if row.active else ""), Text(row.outcome, colour), uar_of(row),
+        why = Text(row.reason or "" if row.outcome != "finished" else "", "dim")
+        cells: list[str | Text] = [
+            Text(row.run, "bold" if row.active else ""), Text(row.outcome, colour), uar_of(row, interval=is_wide),
             f"{row.epochs}/{row.epochs_asked}" if row.epochs_asked else row.task if row.task != "fit" else "",
-            "" if row.hours is None else f"{row.hours:.2f}", "" if row.dollars is None else f"${row.dollars:.2f}",
-            Text(row.reason or "" if row.outcome != "finished" else "", "dim"),
-        )  # fmt: skip
-    Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
+            *["" if row.hours is None else f"{row.hours:.2f}"] * is_wide,
+            "" if row.dollars is None else f"${row.dollars:.2f}",
+        ]  # fmt: skip
+        table.add_row(*cells, *[why] * is_wide)
+    console.print(table)
+    for row in rows if not is_wide else ():
+        if row.reason and row.outcome != "finished":
+            console.print(Text(f"{row.run}: {row.reason}", "dim"))
 
 
-def uar_of(row: Row) -> str:
+def uar_of(row: Row, *, interval: bool) -> str:
     if row.uar is None:
         return ""
     low, high = row.uar_interval or (None, None)
-    return f"{row.uar:.1%}" + ("" if low is None or high is None else f" ({low:.0%}-{high:.0%})")
+    return f"{row.uar:.1%}" + (f" ({low:.0%}-{high:.0%})" if interval and low is not None and high is not None else "")
 
 
 if __name__ == "__main__":

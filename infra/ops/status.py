@@ -5,13 +5,13 @@ import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from infra.ops import agent, door, ending, figures
 from infra.ops.command import outputs_of, parser, print_json, run, said
 from infra.ops.errors import EXIT_MISSING, UserError
-from infra.ops.fleet import Group, Machine, find_machines, read_group
+from infra.ops.fleet import Group, Machine, failures, find_machines, read_group
 from infra.ops.record import Record, active_run, key, read_json, read_record, run_ids
 from infra.ops.strays import Place, Site, find_strays
 from infra.outputs import Outputs
@@ -23,6 +23,7 @@ python -m infra.ops.status --regions us-east-1,eu-west-1 --json
 """
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 RECENT = 10  # newest runs that are looked at for one that waits to be gone on with
+REFUSED_WITHIN = timedelta(hours=1)
 PATIENCE = 20.0  # seconds for a machine's answer
 THREADS = 8
 
@@ -47,6 +48,8 @@ class Findings:
     online: set[str] = field(default_factory=set)
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)  # of machines, by id
     record: Record | None = None
+    last: Record | None = None  # the newest run, where none is active
+    refusals: list[str] = field(default_factory=list)  # AWS's, of machines that the group waits for, newest first
     waiting: list[str] = field(default_factory=list)
     sites: dict[Place, Site] = field(default_factory=dict)
     strays: list[str] = field(default_factory=list)
@@ -89,6 +92,10 @@ def look(outputs: Outputs, regions: str | None) -> Findings:
         found.waiting = [name for name, does in zip(others, waits, strict=True) if does]
         found.answers = {name: answer for name, job in answers.items() if (answer := job.result())}
         found.group = group.result()
+    if not run_id and others:
+        found.last = read_last(outputs, others[0])
+    if found.group.desired > len([m for m in found.own if m.state in ("pending", "running")]):
+        found.refusals = failures(outputs, datetime.now(UTC) - REFUSED_WITHIN)
     judge(found)
     return found
 
@@ -136,6 +143,13 @@ def look_into(place: Place) -> Site:
         return Site(region, stack, trouble=told)
 
 
+def read_last(outputs: Outputs, run_id: str) -> Record | None:
+    try:
+        return read_record(outputs, run_id, active="")
+    except UserError:  # a folder, and no run
+        return None
+
+
 def waits_to_go_on(outputs: Outputs, run_id: str) -> bool:
     """Whether a run that nobody works on has not come to its end."""
     outcome = read_json(outputs, key(run_id, "outcome.json"))
@@ -180,6 +194,8 @@ def as_tree(found: Findings) -> dict[str, Any]:
         "run": record
         and {"id": record.run_id, "state": record.state, "over": ending.is_over(record)}
         | {name: getattr(record, name) for name in ("request", "status", "machine", "outcome")},
+        "last": found.last and {"id": found.last.run_id, "state": found.last.state, "outcome": found.last.outcome},
+        "refusals": found.refusals,
         "waiting": found.waiting,
         "strays": found.strays,
         "not_looked_into": [f"{s.stack} in {s.region}: {s.trouble}" for s in found.sites.values() if s.trouble],

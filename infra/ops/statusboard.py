@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.ops.ending import silence
+from infra.ops.ending import sentence, silence
 from infra.ops.figures import clock, dollars, duration, gigabytes, mebibytes, parse, percent, since
 from infra.ops.fleet import Machine
 from infra.ops.record import Record
@@ -17,6 +17,7 @@ from infra.ops.status import Findings
 
 PLAIN_WIDTH = 160  # columns where stdout is no terminal
 BAR = 16
+WEEK = 7 * 24 * 3600.0  # seconds
 
 
 def show(found: Findings) -> None:
@@ -25,7 +26,7 @@ def show(found: Findings) -> None:
     rows.add_column(style="bold", no_wrap=True)
     rows.add_column()
     rows.add_row("stack", f"{found.outputs.stack} in {found.outputs.region}")
-    for name, text in (*machine_rows(found), *run_rows(found.record), *rest_rows(found)):
+    for name, text in (*machine_rows(found), *run_rows(found.record, found.last), *rest_rows(found)):
         rows.add_row(name, text)
     console.print(rows)
     for stray in found.strays:
@@ -95,9 +96,28 @@ def used(size: float, total: float, place: str) -> Text:
     return Text.assemble(bar(size / total, BAR, COLOURS["disk"]), f" {gigabytes(size, total)}  ", (place, "dim"))
 
 
-def run_rows(record: Record | None) -> list[tuple[str, Text]]:
+def last_row(last: Record) -> list[tuple[str, Text]]:
+    """How the newest run ended, with what is next; nothing of one that was finished longer ago than a week."""
+    age = silence(last.machine)
+    if last.state == "finished" and age > WEEK:
+        return []
+    told = sentence(last).removeprefix("run ")
+    ago = f"{last.state} {duration(age)} ago:" if age < float("inf") else f"{last.state}:"
+    style = "green" if last.state == "finished" else "red" if last.state == "failed" else "yellow"
+    return [("last", Text(told.replace(f"{last.state}:", ago, 1), style=style))]
+
+
+def refused(found: Findings) -> Text:
+    """That AWS has no machine for us, in its own words. Only whoever waits at the start goes on demand by himself."""
+    words = f"AWS says: {' '.join(found.refusals[0].split())}, {len(found.refusals)} times within the hour"
+    if found.record:
+        words += f"; `make stop`, then `make resume RUN={found.record.run_id} SPOT=0` asks for one on demand"
+    return Text(words, style="yellow")
+
+
+def run_rows(record: Record | None, last: Record | None) -> list[tuple[str, Text]]:
     if record is None:
-        return [("run", Text("none is active"))]
+        return [("run", Text("none is active")), *(last_row(last) if last else [])]
     told, machine = record.status or {}, record.machine or {}
     rows = [("run", Text(f"{record.run_id}  {record.state}", style="bold cyan"))]
     if steps := told.get("steps"):
@@ -133,6 +153,8 @@ def rest_rows(found: Findings) -> list[tuple[str, Text]]:
         ends = found.group.deadline
         until = f"; AWS empties it at {clock(ends)}" if ends else ""
         rows.append(("group", Text(f"asks for {found.group.desired} of {found.group.limit} machines{until}")))
+    if found.refusals:
+        rows.append(("refused", refused(found)))
     waits = ", ".join(found.waiting)
     words = f"{waits} (`make resume RUN=...` goes on with one)" if waits else "no other run waits to be gone on with"
     rows.append(("waiting", Text(words)))
