@@ -14,6 +14,7 @@ from box import STATE, Box, can_enter
 from cloud import REGION, Cloud, cloud
 
 BOOT = Path(__file__).parents[1] / "infra" / "box" / "boot.sh"
+TOPIC = "arn:aws:sns:us-east-1:123456789012:slowfast-emotion-dev"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/slowfast@sha256:" + "a" * 64
 
 
@@ -57,7 +58,7 @@ def booted(first_boot: tuple[Box, str], box: Box) -> Box:
 
 def boot(box: Box, *, image: str = IMAGE) -> subprocess.CompletedProcess[str]:
     values = {"STACK": "dev", "REGION": REGION, "BUCKET": "bucket", "IMAGE": image, "ASG": "group"}
-    values |= {"LOG_GROUP": "/slowfast/dev", "IDLE_MINUTES": "20"}
+    values |= {"LOG_GROUP": "/slowfast/dev", "IDLE_MINUTES": "20", "TOPIC": TOPIC}
     exports = "".join(f"export {key}='{value}'\n" for key, value in values.items())
     return box.run("#!/bin/bash\n" + exports + BOOT.read_text())
 
@@ -115,13 +116,14 @@ def test_a_first_boot_prepares_the_machine_and_tells_each_phase(first_boot: tupl
     masked = next(call for call in asked if call[0] == "mask")
     assert {"unattended-upgrades.service", "apt-daily.timer", "apt-daily-upgrade.timer"} <= set(masked)
     assert not any(call[0] == "pull" for call in box.calls("docker"))  # that depends on the run
-    assert "GPUS=--gpus=all" in box.read("/etc/slowfast.env").splitlines()
+    told = box.read("/etc/slowfast.env").splitlines()
+    assert {"GPUS=--gpus=all", f"TOPIC={TOPIC}"} <= set(told)
     events = aws.client("logs").get_log_events(
         logGroupName="/slowfast/dev", logStreamName="boot-i-0123456789abcdef0", startFromHead=True
     )["events"]
-    told = [event["message"] for event in events]
-    assert told[0] == "boot: idle timer set to 20 minutes"
-    assert "boot: ready, no run is active" in told
+    said = [event["message"] for event in events]
+    assert said[0] == "boot: idle timer set to 20 minutes"
+    assert "boot: ready, no run is active" in said
 
 
 def test_the_idle_timer_is_set_before_docker_is_asked_anything(first_boot: tuple[Box, str]) -> None:
