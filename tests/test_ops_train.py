@@ -121,6 +121,7 @@ def test_it_asks_and_where_it_cannot_ask_it_says_how_to_agree(desk: Desk, monkey
     ("arguments", "told"),
     [
         (["--set", "optim.lrr=1"], "there is no setting optim.lrr; did you mean optim.lr?"),
+        (["--set", "nope=1"], "there is no setting nope; .github/SETTINGS.md lists those of "),
         (["--set", "optim.lr=fast"], "optim.lr is 'fast'"),
         (["--set", "lr"], "'lr' in SET is no setting"),
         (["--set=--run=/tmp/x"], "'--run=/tmp/x' in SET is no setting"),

@@ -247,7 +247,9 @@ def _unknown(key: str) -> str:
     near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
     # A right name in the wrong section (optim.size) is nearest to the same name elsewhere (data.size).
     same_leaf = [name for name in keys if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    hint = f"did you mean {(same_leaf or near)[0]}?" if same_leaf or near else f"the settings are {', '.join(keys)}"
+    sections = dict.fromkeys(name.partition(".")[0] for name in keys)
+    every = f".github/SETTINGS.md lists those of {', '.join(sections)}"
+    hint = f"did you mean {(same_leaf or near)[0]}?" if same_leaf or near else every
     return f"there is no setting {key}; {hint}"
 
 
