@@ -76,7 +76,7 @@ def test_the_stack_goes_up_is_left_alone_goes_down_and_comes_back_to_its_data(wo
     pulumi = Cli(folder / "default", world[1])
     said = pulumi("preview", fails=True)
     assert "machine_image is empty" in said
-    assert "make doctor" in said
+    assert "`make up` pins" in said
     pulumi("config", "set", "machine_image", machine_image(world))
 
     # Up: all of it is made, and a second plan is empty, both with guessed values and with the real ones.

@@ -54,7 +54,9 @@ def published(stack: str, region: str) -> str | None:
 def stack_outputs(stack: str, region: str) -> Outputs:
     """What the stack published; raises UserError if the region has no such stack, or one of another version."""
     if (text := published(stack, region)) is None:
-        raise UserError(f"there is no stack {stack} in {region}, and AWS_REGION=REGION looks in another; `{to_make(stack, 'up')}` makes it")
+        line = to_make(stack, "up")
+        wrong = f"there is no stack {stack} in {region}, and AWS_REGION=REGION looks in another"
+        raise UserError(f"{wrong}; `{line}` makes it")
     try:
         return read_outputs(text)
     except (ValueError, TypeError) as error:
