@@ -34,7 +34,7 @@ demo: .venv/ready ## the whole line on a small drawn corpus; DATA=/videos OUT=ru
 	@set -f; $(BIN)/python -m trainer demo $(ASKED) $${OUT:+--out "$$OUT"} $${DATA:+--data "$$DATA"} $$SET
 
 test: .venv/ready ## every promise of the README, as tests; about twenty minutes on two cores
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 setup: .venv/ready ## only make .venv with everything in it; the other verbs do this by themselves
 

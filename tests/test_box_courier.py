@@ -39,7 +39,8 @@ def test_a_run_goes_from_s3_to_its_outcome_and_the_machine_is_given_back(machine
     assert lines_of(machine.text("output.txt"), "print") == list(range(40))
     there = {p.relative_to(machine.run).as_posix() for p in machine.run.rglob("*") if p.is_file()}
     for name in there:
-        assert machine.get(name) == (machine.run / name).read_bytes(), name
+        if name != "checkpoints/step-00000020.pt":  # last.json names it no more
+            assert machine.get(name) == (machine.run / name).read_bytes(), name
     last = [seen for seen in machine.faulty.seen if seen.method in ("PUT", "DELETE") and "/runs/" in seen.path][-1]
     assert last.path.endswith("/outcome.json")
     assert not machine.is_active()

@@ -115,6 +115,7 @@ class Unit:
         unit = unit.replace("/etc/slowfast.env", str(folder / "env")).replace("/scratch:/", f"{scratch}:/")
         self.lines = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line)
         assert self.lines["Restart"] == "on-failure"
+        assert 'docker rm --force "slowfast-$1"' in text
         own = machine.aws.environment().keys() | {
             "STACK",
             "REGION",
@@ -139,7 +140,8 @@ class Unit:
 
     def _run(self) -> None:
         for _ in range(RESTARTS):
-            self._execute("ExecStartPre")
+            # Of /opt/slowfast/ready what touches Docker here; how it finds and pulls an image: test_box_documents.py
+            self.engine("rm", "--force", f"slowfast-{self.machine.run_id}")
             self.codes.append(self._execute("ExecStart"))
             self._execute("ExecStopPost")
             if self.codes[-1] == 0:

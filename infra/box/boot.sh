@@ -1,6 +1,7 @@
 #!/bin/bash
 # First boot of a machine; `export KEY='value'` lines for STACK, REGION, BUCKET, IMAGE (by digest, or empty; of runs whose
-# request names none), ASG, LOG_GROUP and IDLE_MINUTES come before. Safe to run twice. A step that fails is told and the next is tried (so no `set -e`).
+# request names none), ASG, LOG_GROUP, TOPIC and IDLE_MINUTES come before. Safe to run twice. A step that fails is told
+# and the next is tried (so no `set -e`).
 set -uo pipefail
 UNITS=/etc/systemd/system INSTANCE=$(cat /var/lib/cloud/data/instance-id)
 export HOME=/root AWS_DEFAULT_REGION=$REGION INSTANCE

@@ -73,6 +73,12 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def agrees(question: str) -> bool:
+    """Whether whoever sits at the terminal says yes."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 class Line:
     """One line on stderr that tells what is waited for: rewritten on a terminal, elsewhere one per change."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from infra.ops import builder, door, engine, record
-from infra.ops.command import outputs_of, parser, print_json, run, said, say
+from infra.ops.command import agrees, outputs_of, parser, print_json, run, said, say
 from infra.ops.context import Context, read_context
 from infra.ops.errors import UserError
 from infra.ops.stack import Settings, cli, project_folder, pulumi, read_settings, require_one_region
@@ -85,8 +85,7 @@ def agreed(outputs: Outputs, context: Context, there: str | None) -> bool:
     say(
         f"{what} the stack use {context.tag}: a `make up` without a question, with whatever else was set since the last"
     )
-    print("go on? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return agrees("go on?")
 
 
 def digest_of(outputs: Outputs, tag: str) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from infra.costs import disk_and_address_hour
 from infra.ops import agent, checks, figures, fleet, prices, pushed, record
-from infra.ops.command import print_json, said, say, uninterrupted, whole
+from infra.ops.command import agrees, print_json, said, say, uninterrupted, whole
 from infra.ops.errors import UserError
 from infra.ops.prices import Offer, Terms
 from infra.outputs import Outputs, to_set
@@ -151,8 +151,7 @@ def agreed(run_id: str, what: str, terms: Terms, given: argparse.Namespace, rows
         return True
     if not sys.stdin.isatty():
         raise UserError("there is no terminal to ask on; say YES=1, or DRY=1 to see the price only")
-    print("start it? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+    if agrees("start it?"):
         return True
     say("nothing is started")
     return False

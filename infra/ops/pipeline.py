@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.ops import arrival, chore, data, download, ending, launch, manifest, monitor, prepare, record, train
-from infra.ops.command import outputs_of, parser, print_json, run, said, say
+from infra.ops.command import agrees, outputs_of, parser, print_json, run, said, say
 from infra.ops.corpus import Survey
 from infra.ops.errors import EXIT_INTERRUPTED, UserError
 from infra.outputs import Outputs
@@ -173,8 +173,7 @@ def agreed(given: argparse.Namespace) -> bool:
         return True
     if not sys.stdin.isatty():
         raise UserError("there is no terminal to ask on; say YES=1, or DRY=1 to see the plan only")
-    print("begin? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return agrees("begin?")
 
 
 def walk(line: Line, steps: list[dict[str, Any]]) -> int:
