@@ -75,10 +75,9 @@ class Run:
         self._seconds_before = self.status.get("seconds", 0.0)
         if self.leader:
             (self.path / "outcome.json").unlink(missing_ok=True)
-            # Half a checkpoint that a kill left would lie there for ever.
-            for folder in (self.path, self.path / "checkpoints"):
-                for left in folder.glob(".tmp-*"):
-                    left.unlink()
+            # Half a checkpoint that a kill left would lie there for ever. In the run directory itself others write too.
+            for left in (*self.path.glob(".tmp-model*"), *self.path.glob("checkpoints/.tmp-*")):
+                left.unlink(missing_ok=True)
         self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
